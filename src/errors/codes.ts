@@ -1,0 +1,30 @@
+import { configCodes } from "./codes/config.ts";
+import { databaseCodes } from "./codes/database.ts";
+import { logCodes } from "./codes/log.ts";
+import { ltxCodes } from "./codes/ltx.ts";
+import { storeCodes } from "./codes/store.ts";
+import { superviseCodes } from "./codes/supervise.ts";
+
+/** What the catalogue says about one error code; the page `docs/errors.md` is made from it. */
+export interface CodeEntry {
+  /** A few words: the heading. */
+  readonly title: string;
+  /** What happened, and what Sluice did about it. */
+  readonly meaning: string;
+  /** When this is nothing to worry about, or "Never." */
+  readonly normal: string;
+  /** What to do now; the default hint of the error. */
+  readonly remedy: string;
+}
+
+/** Every error a user can meet. The thousands say which room it comes from. */
+export const codes = {
+  ...configCodes,
+  ...ltxCodes,
+  ...databaseCodes,
+  ...storeCodes,
+  ...logCodes,
+  ...superviseCodes,
+} as const satisfies Record<string, CodeEntry>;
+
+export type ErrorCode = keyof typeof codes;
