@@ -1,0 +1,134 @@
+import { open, readdir, stat } from "node:fs/promises";
+import path from "node:path";
+
+/** First 16 bytes of every unencrypted SQLite database (file format, section 1.3). */
+const MAGIC = Buffer.from("SQLite format 3\0", "latin1");
+
+export interface DirectoryOptions {
+  readonly dir: string;
+  /** A glob for the file's base name. */
+  readonly pattern: string;
+  readonly recursive: boolean;
+  readonly pollMs?: number;
+  /** Told of every database that is new since the last look; a path relative to `dir`. */
+  readonly onAppeared: (relativePath: string) => void;
+  /** Told of every database that was there at the last look and is not any more. */
+  readonly onGone: (relativePath: string) => void;
+  readonly onError: (error: unknown) => void;
+}
+
+interface Folder {
+  /** The folder's mtime at the last look; any other value means that entries came or went. */
+  mtimeMs: number;
+  readonly files: Set<string>;
+  readonly folders: Set<string>;
+  /** Files that match but don't begin with SQLite's magic yet. */
+  readonly candidates: Set<string>;
+}
+
+/**
+ * Looks after the databases of a directory. A file counts as soon as it begins with SQLite's magic: one of 0 bytes is
+ * a database that its application has not begun yet. Folders are polled by their mtime, which costs one `stat` each;
+ * a file watch would fire for every write to every WAL in the folder.
+ */
+export class DatabaseDirectory {
+  readonly #options: DirectoryOptions;
+  #folders = new Map<string, Folder>();
+  #known = new Set<string>();
+  #timer: NodeJS.Timeout | undefined;
+  #scanning: Promise<void> = Promise.resolve();
+  #stopped = false;
+
+  constructor(options: DirectoryOptions) {
+    this.#options = options;
+  }
+
+  /** Looks once, reports everything found, and goes on looking. Throws when `dir` can't be read. */
+  async start(): Promise<void> {
+    await this.#scan();
+    this.#arm();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#scanning;
+  }
+
+  #arm(): void {
+    if (this.#stopped) return;
+    this.#timer = setTimeout(() => {
+      this.#scanning = this.#scan()
+        .catch(this.#options.onError)
+        .finally(() => this.#arm());
+    }, this.#options.pollMs ?? 1000);
+    this.#timer.unref();
+  }
+
+  async #scan(): Promise<void> {
+    const seen = new Map<string, Folder>();
+    await this.#look("", seen);
+    if (this.#stopped) return;
+    this.#folders = seen;
+    const found = new Set([...seen.values()].flatMap((folder) => [...folder.files]));
+    const before = this.#known;
+    this.#known = found;
+    for (const file of before) if (!found.has(file)) this.#options.onGone(file);
+    for (const file of found) if (!before.has(file)) this.#options.onAppeared(file);
+  }
+
+  async #look(relative: string, seen: Map<string, Folder>): Promise<void> {
+    const absolute = path.join(this.#options.dir, relative);
+    const folder = await this.#read(relative, absolute).catch((error: NodeJS.ErrnoException) => {
+      // A folder below that was removed meanwhile has nothing in it any more; the top one must exist.
+      if (relative !== "" && error.code === "ENOENT") return undefined;
+      throw error;
+    });
+    if (!folder) return;
+    seen.set(relative, folder);
+    for (const candidate of folder.candidates) {
+      if (!(await beginsWithMagic(path.join(this.#options.dir, candidate)))) continue;
+      folder.candidates.delete(candidate);
+      folder.files.add(candidate);
+    }
+    for (const below of folder.folders) await this.#look(below, seen);
+  }
+
+  async #read(relative: string, absolute: string): Promise<Folder> {
+    // Before the entries are read: what changes meanwhile shows as another mtime at the next look.
+    const { mtimeMs } = await stat(absolute);
+    const last = this.#folders.get(relative);
+    // Within the clock's granularity a later change can leave the same mtime.
+    if (last?.mtimeMs === mtimeMs && Date.now() - mtimeMs > 2000) return last;
+    const now: Folder = { mtimeMs, files: new Set(), folders: new Set(), candidates: new Set() };
+    for (const entry of await readdir(absolute, { withFileTypes: true })) {
+      const below = path.join(relative, entry.name);
+      if (entry.isDirectory()) {
+        if (this.#options.recursive && !entry.name.startsWith(".")) now.folders.add(below);
+      } else if (isCandidate(entry.name, this.#options.pattern)) {
+        (last?.files.has(below) ? now.files : now.candidates).add(below);
+      }
+    }
+    return now;
+  }
+}
+
+function isCandidate(name: string, pattern: string): boolean {
+  return !name.startsWith(".") && !/-(?:wal|shm|journal|pos)$/.test(name) && path.matchesGlob(name, pattern);
+}
+
+async function beginsWithMagic(file: string): Promise<boolean> {
+  try {
+    const handle = await open(file, "r");
+    try {
+      const head = Buffer.alloc(MAGIC.length);
+      const { bytesRead } = await handle.read(head, 0, head.length, 0);
+      return bytesRead === MAGIC.length && head.equals(MAGIC);
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    // Gone, or not ours to read: it stays a candidate, and the next look tries again.
+    return false;
+  }
+}
