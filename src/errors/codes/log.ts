@@ -104,4 +104,11 @@ export const logCodes = {
     normal: "Never.",
     remedy: "Keep both, check the live file with `PRAGMA integrity_check`, and let Sluice write a new snapshot.",
   },
+  "SLU-4516": {
+    title: "The file to replace is in use",
+    meaning:
+      "A process has the database open that --force would replace. SQLite connections that outlive their file can delete the new one's WAL, so nothing was changed.",
+    normal: "While the application, or a Sluice that looks after this database, runs.",
+    remedy: "Stop the application and Sluice, then restore again; or restore to another path with -o.",
+  },
 } as const;

@@ -1,0 +1,245 @@
+import { randomBytes } from "node:crypto";
+import { closeSync, constants, fchmodSync, fchownSync, fsyncSync, openSync, type Stats } from "node:fs";
+import { link, open, readdir, realpath, rename, stat, statfs, unlink } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { isSluiceError, SluiceError, systemErrorCode } from "../errors/error.ts";
+import { SHARED_FIRST, SHARED_SIZE, tryLock } from "../sqlite/locks.ts";
+import { runSqlite } from "./integrity.ts";
+
+/** What SQLite keeps beside a database, and what must never meet another database file. */
+const COMPANIONS = ["-journal", "-wal", "-shm"] as const;
+
+/** Room that must be left on the disk after a restore: journals, logs, the application's first writes. */
+const ROOM_LEFT_BYTES = 16 * 1024 * 1024;
+
+const TEMPORARY = /^\.(.+)\.[0-9a-f]{12}\.restoring$/;
+
+/**
+ * The place that a restore writes to: a temporary file beside the target, which replaces it at the end or goes.
+ *
+ * At every moment the target is what it was, or the whole new file with nothing of the old one beside it:
+ * 1. the temporary file is written, verified and synced;
+ * 2. the old database's WAL is merged into it and a hot journal rolled back (by SQLite), so that it is whole in its
+ *    one file; somebody who has it open, which would make its WAL stay, is a refusal;
+ * 3. the old `-journal`, `-wal` and `-shm` are deleted and the directory synced: the target is still the old database;
+ * 4. `rename` (or `link`, which never overwrites, where nothing may be there); the directory is synced.
+ *
+ * A lock on the temporary file says that its restore is alive; without it the next restore beside it removes it.
+ */
+export class RestoreTarget implements Disposable {
+  /** The file itself, behind any symbolic link. */
+  readonly path: string;
+  readonly temporaryPath: string;
+  /** Of the temporary file; workers write to it, too. -1 after it was closed. */
+  #fd: number;
+  readonly #force: boolean;
+  readonly #old: Stats | undefined;
+  #done = false;
+
+  private constructor(path: string, temporaryPath: string, fd: number, force: boolean, old: Stats | undefined) {
+    this.path = path;
+    this.temporaryPath = temporaryPath;
+    this.#fd = fd;
+    this.#force = force;
+    this.#old = old;
+  }
+
+  get fd(): number {
+    return this.#fd;
+  }
+
+  /**
+   * Creates the temporary file for a restore to `path`, and removes those of restores that were killed. Throws
+   * SLU-4505 when there is a file at `path` and not `force`, SLU-4511 when the directory can't be written.
+   */
+  static async create(path: string, options: { readonly force?: boolean } = {}): Promise<RestoreTarget> {
+    const force = options.force ?? false;
+    const real = await realpath(path).catch(() => resolve(path));
+    const old = await stat(real).catch(() => undefined);
+    if (old !== undefined) refuseExisting(real, old, force);
+    try {
+      await removeAbandoned(real);
+      const name = `.${basename(real)}.${randomBytes(6).toString("hex")}.restoring`;
+      const temporaryPath = join(dirname(real), name);
+      // As SQLite creates databases (SQLITE_DEFAULT_FILE_PERMISSIONS), or never wider than the file it will replace.
+      const mode = old === undefined ? 0o644 : old.mode & 0o666;
+      const fd = openSync(temporaryPath, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode);
+      markAlive(fd);
+      return new RestoreTarget(real, temporaryPath, fd, force, old);
+    } catch (error) {
+      throw writeError(real, error);
+    }
+  }
+
+  /** Throws SLU-4506 unless the disk has room for `sizeBytes` in the temporary file, and a little more. */
+  async ensureRoom(sizeBytes: number): Promise<void> {
+    const { bavail, bsize } = await statfs(dirname(this.path));
+    const freeBytes = bavail * bsize;
+    if (freeBytes >= sizeBytes + ROOM_LEFT_BYTES) return;
+    throw new SluiceError(
+      "SLU-4506",
+      `${this.path}: the restored database has ${megabytes(sizeBytes)}, and only ${megabytes(freeBytes)} are free`,
+    );
+  }
+
+  /** Makes the written file durable. Its descriptor stays open. */
+  async sync(): Promise<void> {
+    try {
+      const handle = await open(this.temporaryPath, "r");
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      throw writeError(this.path, error);
+    }
+  }
+
+  /**
+   * Puts the file in place. Throws SLU-4505 when a file has appeared at the target meanwhile, SLU-4516 when the old
+   * database is open somewhere, SLU-4511 when the system refuses; the target is then as it was.
+   */
+  async install(): Promise<void> {
+    try {
+      this.#keepOwner();
+      const now = await stat(this.path).catch(() => undefined);
+      if (now !== undefined) refuseExisting(this.path, now, this.#force);
+      const lock = now === undefined ? undefined : await this.#retireOld();
+      try {
+        await removeCompanions(this.path);
+        if (this.#force) await rename(this.temporaryPath, this.path);
+        else await this.#createOnly();
+        this.#done = true;
+        await syncDirectory(dirname(this.path));
+      } finally {
+        if (lock !== undefined) closeSync(lock);
+      }
+    } catch (error) {
+      throw writeError(this.path, error);
+    }
+    this.#close();
+  }
+
+  /** Removes the temporary file, unless it's in place. */
+  async discard(): Promise<void> {
+    this.#close();
+    if (this.#done) return;
+    await Promise.all(["", ...COMPANIONS].map((suffix) => remove(this.temporaryPath + suffix)));
+  }
+
+  [Symbol.dispose](): void {
+    this.#close();
+  }
+
+  #close(): void {
+    if (this.#fd >= 0) closeSync(this.#fd);
+    this.#fd = -1;
+  }
+
+  #keepOwner(): void {
+    if (this.#old === undefined) return;
+    const { uid, gid, mode } = this.#old;
+    if (uid !== process.getuid?.() || gid !== process.getgid?.()) fchownSync(this.#fd, uid, gid);
+    fchmodSync(this.#fd, mode & 0o7777);
+    fsyncSync(this.#fd);
+  }
+
+  /** Makes the old database whole in its one file and locks it against readers; the descriptor holds the lock. */
+  async #retireOld(): Promise<number> {
+    const answer = await runSqlite({ task: "merge", path: this.path });
+    const busy = "sqliteCode" in answer && /^SQLITE_(BUSY|LOCKED)/.test(answer.sqliteCode);
+    const fd = openSync(this.path, "r+");
+    if (!busy && tryLock(fd, "exclusive", SHARED_FIRST, SHARED_SIZE)) {
+      // SQLite can't open it (no database, encrypted, damaged): its companions are of no use to anybody then.
+      if ("sqliteCode" in answer) return fd;
+      // A last close deletes the WAL; one that is still there has somebody else's connection on it.
+      if ((await sizeOf(`${this.path}-wal`)) === 0 && (await sizeOf(`${this.path}-journal`)) === 0) return fd;
+    }
+    closeSync(fd);
+    throw new SluiceError("SLU-4516", `${this.path} is open in another process, so it was not replaced`);
+  }
+
+  async #createOnly(): Promise<void> {
+    try {
+      await link(this.temporaryPath, this.path);
+    } catch (error) {
+      // A file system without hard links; a file that appeared since the check above is overwritten there.
+      if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"].includes(systemErrorCode(error) ?? "")) throw error;
+      await rename(this.temporaryPath, this.path);
+      return;
+    }
+    await unlink(this.temporaryPath);
+  }
+}
+
+function refuseExisting(path: string, existing: Stats, force: boolean): void {
+  if (!existing.isFile()) throw new SluiceError("SLU-4505", `${path} is not a file`, { hint: "Choose another path." });
+  if (!force) throw new SluiceError("SLU-4505", `${path} exists`);
+}
+
+/** Removes what restores to `path` left behind that were killed: their locks went with them. */
+async function removeAbandoned(path: string): Promise<void> {
+  const directory = dirname(path);
+  const mine = (await readdir(directory)).filter((name) => TEMPORARY.exec(name)?.[1] === basename(path));
+  for (const name of mine) {
+    const abandoned = join(directory, name);
+    const fd = openSync(abandoned, "r+");
+    try {
+      if (!markAlive(fd)) continue;
+      await Promise.all(["", ...COMPANIONS].map((suffix) => remove(abandoned + suffix)));
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** Locks byte 0, which SQLite doesn't use for locks; false when another restore holds it, or can't be asked. */
+function markAlive(fd: number): boolean {
+  try {
+    return tryLock(fd, "exclusive", 0, 1);
+  } catch (error) {
+    // Without locks nobody can tell a killed restore's file from a live one's: it stays.
+    if (isSluiceError(error)) return false;
+    throw error;
+  }
+}
+
+/** The journal and the WAL first: without them the old file is what SQLite just made it; with them a new one isn't. */
+async function removeCompanions(path: string): Promise<void> {
+  for (const suffix of COMPANIONS) await remove(path + suffix);
+  await syncDirectory(dirname(path));
+}
+
+async function remove(path: string): Promise<void> {
+  await unlink(path).catch((error: unknown) => {
+    if (systemErrorCode(error) !== "ENOENT") throw error;
+  });
+}
+
+async function sizeOf(path: string): Promise<number> {
+  return (await stat(path).catch(() => undefined))?.size ?? 0;
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** What a system error means for a restore; a SluiceError passes as it is. */
+export function writeError(path: string, error: unknown): unknown {
+  const code = systemErrorCode(error);
+  if (isSluiceError(error) || code === undefined) return error;
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return new SluiceError("SLU-4506", `${path}: the disk is full (${code})`, { cause: error });
+  }
+  return new SluiceError("SLU-4511", `${path}: ${(error as Error).message}`, { cause: error });
+}
+
+function megabytes(bytes: number): string {
+  return `${Math.ceil(bytes / 1e6)} MB`;
+}
