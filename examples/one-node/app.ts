@@ -4,7 +4,7 @@
  * usage: app.ts DATABASE PORT     POST /notes (the text) answers 201 once it's committed; GET /notes answers them all;
  *                                 DELETE /notes forgets them
  */
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { text } from "node:stream/consumers";
 import Database from "better-sqlite3";
 
@@ -18,17 +18,18 @@ const insert = db.prepare("insert into note(body) values(?)");
 const all = db.prepare("select body from note order by id").pluck();
 const forget = db.prepare("delete from note");
 
-const server = createServer((request, response) => {
-  void text(request).then((body) => {
-    if (request.method === "POST") insert.run(body);
-    else if (request.method === "DELETE") forget.run();
-    response.writeHead(request.method === "POST" ? 201 : 200, { "content-type": "application/json" });
-    response.end(request.method === "GET" ? JSON.stringify(all.all()) : "");
-  });
-});
+const server = createServer((request, response) => void answer(request, response));
 server.listen(Number(port), "127.0.0.1");
 process.on("SIGTERM", () => {
   server.close();
   server.closeAllConnections();
   db.close();
 });
+
+async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const body = await text(request);
+  if (request.method === "POST") insert.run(body);
+  else if (request.method === "DELETE") forget.run();
+  response.writeHead(request.method === "POST" ? 201 : 200, { "content-type": "application/json" });
+  response.end(request.method === "GET" ? JSON.stringify(all.all()) : "");
+}
