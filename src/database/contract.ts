@@ -16,10 +16,17 @@ export interface LoggedDatabase {
   /** What the persisted state says about the log, or undefined for a database without state. */
   readonly logState: LogState | undefined;
 
-  /** Sealed and locally durable, not yet confirmed; oldest first. `frozen[0]` is the one to send next. */
+  /**
+   * Sealed and locally durable, not yet confirmed; oldest first. `frozen[0]` is the one to send next. It survives a
+   * restart, also a takeover record that was not decided: it is sent again then, unchanged, before anything else.
+   */
   readonly frozen: readonly FrozenBatch[];
 
-  /** Persists which log this database belongs to, before anything of it is sent. */
+  /**
+   * Persists which log this database belongs to, before anything of it is sent. A database that was restored from a
+   * log without an id (Litestream's) has `logId` "" until then, and keeps what is confirmed. When another id is
+   * replaced, nothing is confirmed or frozen any more and all pages are in the open batch.
+   */
   bindLog(log: { readonly logId: string; readonly nodeId: string }): Promise<void>;
 
   /**
@@ -31,7 +38,8 @@ export interface LoggedDatabase {
   /**
    * Freezes the takeover record for slot `txid` (protocol section 7, takeover 4): all of the open batch, also when it
    * is empty, named by the current position, epoch `txid`; every page of the database when `txid` is 1 or `full`.
-   * Only with `frozen` empty. After `begin` the commits that follow are named `(txid, 1…)`.
+   * Only with `frozen` empty. After `begin` the commits that follow are named `(txid, 1…)`, and so are those captured
+   * in between. Nothing else is sealed before `begin` or `abandonTakeover`.
    */
   freezeTakeover(options: {
     readonly txid: number;
@@ -60,6 +68,9 @@ export interface LoggedDatabase {
 
   /** Set by the log: called after each batch that was sealed for whatever reason. */
   onFrozen: (batch: FrozenBatch) => void;
+
+  /** Set by the log: called after each capture that moved `position`; must return at once and not throw. */
+  onCaptured: (position: Position) => void;
 
   /**
    * A consistent picture of the database exactly at the cut of the last frozen (or else confirmed) batch; seals first
