@@ -1,0 +1,82 @@
+import { closeSync, fstatSync, openSync, statSync } from "node:fs";
+import { SluiceError, systemErrorCode, type SluiceErrorOptions } from "../errors/error.ts";
+
+interface Identity {
+  readonly dev: number;
+  readonly ino: number;
+}
+
+/**
+ * The descriptors of one database: the file, its WAL and its wal-index, opened once and kept for the life of the
+ * database (protocol section 2), with what tells whether the paths still lead to them.
+ */
+export class DatabaseFiles {
+  readonly path: string;
+  readonly walPath: string;
+  readonly shmPath: string;
+  readonly db: number;
+  readonly wal: number;
+  readonly shm: number;
+  readonly #identities: readonly Identity[];
+  #open = true;
+
+  /**
+   * Opens all three. Throws SLU-2006 when a path leads elsewhere by then, SLU-2008 to SLU-2010 for system errors.
+   * While a SQLite connection of this process is open on the database: close that first, then these; closing any
+   * descriptor of a file drops the process's POSIX locks on it (fcntl(2)).
+   */
+  constructor(path: string) {
+    this.path = path;
+    this.walPath = `${path}-wal`;
+    this.shmPath = `${path}-shm`;
+    const opened: number[] = [];
+    try {
+      for (const p of [this.path, this.walPath, this.shmPath]) opened.push(openSync(p, "r+"));
+    } catch (error) {
+      for (const fd of opened) closeSync(fd);
+      throw fileError(error, path, "open");
+    }
+    [this.db, this.wal, this.shm] = opened as [number, number, number];
+    this.#identities = opened.map((fd) => {
+      const { dev, ino } = fstatSync(fd);
+      return { dev, ino };
+    });
+  }
+
+  /** What of the three is not what the path leads to any more, for a message; undefined when all is as it was. */
+  difference(): string | undefined {
+    const paths = [this.path, this.walPath, this.shmPath];
+    for (let i = 0; i < 3; i++) {
+      const path = paths[i]!;
+      const now = statSync(path, { throwIfNoEntry: false });
+      const then = this.#identities[i]!;
+      if (now === undefined) return `${path} is gone`;
+      if (now.ino !== then.ino || now.dev !== then.dev) return `${path} is another file`;
+      if (i === 0 && now.size === 0) return `${path} was truncated`;
+    }
+    return undefined;
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    for (const fd of [this.shm, this.wal, this.db]) closeSync(fd);
+  }
+}
+
+/** A system error as one of the catalogue: full disk, no permission, or input/output. Passes SluiceErrors through. */
+export function fileError(error: unknown, path: string, what: string): Error {
+  if (error instanceof SluiceError) return error;
+  const system = systemErrorCode(error);
+  if (system === undefined) return error instanceof Error ? error : new Error(String(error));
+  const options: SluiceErrorOptions = { cause: error };
+  const message = `${path}: ${what}: ${(error as Error).message}`;
+  if (system === "ENOSPC" || system === "EDQUOT" || system === "EFBIG") {
+    return new SluiceError("SLU-2008", message, options);
+  }
+  if (system === "EACCES" || system === "EPERM" || system === "EROFS") {
+    return new SluiceError("SLU-2009", message, options);
+  }
+  if (system === "ENOENT") return new SluiceError("SLU-2006", message, options);
+  return new SluiceError("SLU-2010", message, options);
+}

@@ -1,0 +1,107 @@
+import { SluiceError } from "../errors/error.ts";
+import {
+  lockHolder,
+  type LockHolder,
+  SHARED_FIRST,
+  SHARED_SIZE,
+  tryLock,
+  unlock,
+  WAL_CKPT_LOCK,
+  WAL_DMS_LOCK,
+  WAL_PIN_LOCK,
+  WAL_WRITE_LOCK,
+} from "../sqlite/locks.ts";
+import { MARK_UNUSED, OFFSET_PIN_MARK } from "../sqlite/wal-index.ts";
+import type { DatabaseFiles } from "./files.ts";
+import { readAt, writeAt } from "./io.ts";
+
+/**
+ * The locks that Sluice holds on a database for as long as it has it open (protocol section 2): SHARED, DMS, CKPT and
+ * the pin. Taken without waiting; what could not be had is said, and what was had is kept for the next try.
+ */
+export class HeldLocks {
+  readonly #files: DatabaseFiles;
+  #shared = false;
+  #dms = false;
+  #checkpoint = false;
+  #pin = false;
+
+  constructor(files: DatabaseFiles) {
+    this.#files = files;
+  }
+
+  /** Tries for the locks that are missing, in their order. Undefined when all are held, else what is in the way. */
+  take(): string | undefined {
+    const { db, shm } = this.#files;
+    this.#shared ||= tryLock(db, "shared", SHARED_FIRST, SHARED_SIZE);
+    if (!this.#shared) {
+      return blocked("the database file is locked exclusively", lockHolder(db, "shared", SHARED_FIRST, SHARED_SIZE));
+    }
+    this.#dms ||= tryLock(shm, "shared", WAL_DMS_LOCK);
+    if (!this.#dms) return blocked("the wal-index is being set up", lockHolder(shm, "shared", WAL_DMS_LOCK));
+    this.#checkpoint ||= tryLock(shm, "exclusive", WAL_CKPT_LOCK);
+    if (!this.#checkpoint) {
+      return blocked("the checkpoint lock is held", lockHolder(shm, "exclusive", WAL_CKPT_LOCK));
+    }
+    this.#pin ||= this.#takePin();
+    if (!this.#pin) return blocked("read mark 4 is in use", lockHolder(shm, "exclusive", WAL_PIN_LOCK));
+    return undefined;
+  }
+
+  /** The mark first, so that no reader can be using the slot when the lock becomes a shared one. */
+  #takePin(): boolean {
+    const { shm } = this.#files;
+    if (!tryLock(shm, "exclusive", WAL_PIN_LOCK)) return false;
+    setPinMark(shm);
+    return tryLock(shm, "shared", WAL_PIN_LOCK);
+  }
+
+  /** Invariant 1: all four are held, and nobody has changed the pin's mark. Throws SLU-2000. */
+  assertHeld(): void {
+    if (this.#shared && this.#dms && this.#checkpoint && this.#pin) return;
+    throw new SluiceError("SLU-2000", `${this.#files.path}: a lock that Sluice must hold is not held`);
+  }
+
+  /** Exclusive instead of shared, for a restart of the WAL; no reader uses the slot, so it is always granted. */
+  raisePin(): boolean {
+    return tryLock(this.#files.shm, "exclusive", WAL_PIN_LOCK);
+  }
+
+  lowerPin(): void {
+    setPinMark(this.#files.shm);
+    tryLock(this.#files.shm, "shared", WAL_PIN_LOCK);
+  }
+
+  tryWrite(): boolean {
+    return tryLock(this.#files.shm, "exclusive", WAL_WRITE_LOCK);
+  }
+
+  releaseWrite(): void {
+    unlock(this.#files.shm, WAL_WRITE_LOCK);
+  }
+
+  release(): void {
+    const { db, shm } = this.#files;
+    unlock(shm, WAL_WRITE_LOCK);
+    unlock(shm, WAL_PIN_LOCK);
+    unlock(shm, WAL_CKPT_LOCK);
+    unlock(shm, WAL_DMS_LOCK);
+    unlock(db, SHARED_FIRST, SHARED_SIZE);
+    this.#shared = this.#dms = this.#checkpoint = this.#pin = false;
+  }
+}
+
+const word = new Uint8Array(4);
+
+function setPinMark(shm: number): void {
+  readAt(shm, word, 4, OFFSET_PIN_MARK);
+  if (word.every((byte) => byte === 0xff)) return;
+  new Uint32Array(word.buffer)[0] = MARK_UNUSED;
+  writeAt(shm, word, 0, 4, OFFSET_PIN_MARK);
+}
+
+function blocked(what: string, holder: LockHolder | undefined): string {
+  if (holder === undefined) return what;
+  if (holder.pid > 0) return `${what} by process ${holder.pid}`;
+  return `${what} by another Sluice or its guardian`;
+}

@@ -1,0 +1,356 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { isLockedByOther, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
+import { FRAME_HEADER_BYTES } from "../sqlite/wal.ts";
+import { Backfill } from "./backfill.ts";
+import { Capture, type CommitSink } from "./capture.ts";
+import { type DatabaseFiles, fileError } from "./files.ts";
+import { FrameList } from "./frame-list.ts";
+import { type Repair, repairHeader } from "./header-repair.ts";
+import type { HeldLocks } from "./held-locks.ts";
+import type { DatabaseLimits } from "./limits.ts";
+import type { OpenedFiles } from "./opening.ts";
+import { type Activity, WakeUp } from "./wake-up.ts";
+import { WalRestart } from "./wal-restart.ts";
+
+/** Bytes of the WAL that are read in one turn of the event loop: 1 to 2 ms. */
+const SLICE_BYTES = 2 * 1024 * 1024;
+/** Between two passes the disk and the writer get at least this long, and twice as long as the pass took. */
+const REST_MS = 50;
+const RETRY_BLOCKED_MS = 100;
+/** How long a restart waits for a commit to follow, so that a lone writer's next one is far away. */
+const AFTER_COMMIT_MS = 50;
+const DRAIN_MS = 1;
+const DRAIN_HARD_MS = 30;
+const REPEAT_ERROR_MS = 10_000;
+
+/** What the part that makes batches does for the WAL, and is told about it. */
+export interface WalOwner extends CommitSink {
+  /** Commits were captured. */
+  moved(): void;
+  /** Whether captured commits can be sealed now; while they can't, nothing is backfilled. */
+  readonly canSeal: boolean;
+  /** Seals everything captured; resolves with the frame up to which all is locally durable in this generation. */
+  seal(): Promise<number>;
+  /** The same at once, for the short tail under the WRITE lock. */
+  sealNow(): void;
+  /** Runs `work` when no other work on this database is under way. */
+  queue<T>(work: () => Promise<T>): Promise<T>;
+  /** Un-backfilled frames passed the limit (true), or are well below it again. */
+  alarm(on: boolean, frames: number): void;
+  repaired(how: Repair): void;
+  /** Something failed that is tried again. */
+  failed(error: Error): void;
+  /** Nothing can be captured any more: SLU-2006 or SLU-2007. Called once. */
+  lost(error: SluiceError): void;
+}
+
+/**
+ * The WAL of one open database: captured as it grows, merged into the database file, restarted (protocol sections 3, 4).
+ *
+ * - **opened**: files and locks are there; `captureAll` reads what is in the WAL. Nothing else happens.
+ * - **live**: from `start`. Looks capture; from `backfillFrames` on *maintenance* runs: seal, backfill, and a restart of
+ *   the WAL when it is long. A failure of the disk is reported and tried again.
+ * - **lost**: the files or the WAL are not what Sluice has followed. Nothing is read or written any more.
+ * - **closed**: by `stop`; the files stay open until `release`.
+ */
+export class LiveWal {
+  readonly files: DatabaseFiles;
+  readonly locks: HeldLocks;
+  readonly pageSize: number;
+  readonly frames = new FrameList();
+  readonly capture: Capture;
+  readonly backfill: Backfill;
+  readonly #owner: WalOwner;
+  readonly #limits: DatabaseLimits;
+  readonly #restart: WalRestart;
+  #wakeUp: WakeUp | undefined;
+  #durable = 0;
+  #paused = 0;
+  #maintaining = false;
+  #stopped = false;
+  #alarmed = false;
+  #retryAtMs = 0;
+  #lostReported = false;
+  #lastError = { code: "", atMs: Number.NEGATIVE_INFINITY };
+  #onCommit: (() => void) | undefined;
+
+  /** `size`: pages of the database file before the first frame of the WAL. */
+  constructor(opened: OpenedFiles, size: number, owner: WalOwner, limits: DatabaseLimits) {
+    this.files = opened.files;
+    this.locks = opened.locks;
+    this.pageSize = opened.pageSize;
+    this.#owner = owner;
+    this.#limits = limits;
+    this.capture = new Capture(this.files, this.pageSize, size, this.frames, owner);
+    this.backfill = new Backfill(this.files, this.pageSize, this.frames);
+    this.#restart = new WalRestart({
+      files: this.files,
+      locks: this.locks,
+      capture: this.capture,
+      backfill: this.backfill,
+      sealNow: () => {
+        owner.sealNow();
+        this.#durable = this.capture.frame;
+      },
+    });
+  }
+
+  /** Bytes of the WAL up to the last captured commit. */
+  get bytes(): number {
+    return this.capture.frame * (FRAME_HEADER_BYTES + this.pageSize);
+  }
+
+  /** Last frame of this generation that is in a locally durable batch. */
+  get durable(): number {
+    return this.#durable;
+  }
+
+  get unbackfilled(): number {
+    return this.capture.frame - this.backfill.backfilled;
+  }
+
+  get isWatching(): boolean {
+    return this.#wakeUp?.isWatching ?? false;
+  }
+
+  /**
+   * Captures all that is committed now. Waits for nothing; blocks for as long as reading the rest of the WAL takes.
+   * Throws the reason when the database is lost, SLU-2010 when the WAL can't be read.
+   */
+  captureNow(): void {
+    try {
+      let look = this.capture.look();
+      if (look === "torn" && this.#repair()) look = this.capture.look();
+      // A header that is torn now was not published: nobody was told that its commit is there.
+      if (look !== "moved") return;
+      const before = this.capture.frame;
+      this.capture.advance();
+      if (this.capture.frame !== before) this.#captured();
+    } catch (error) {
+      throw this.#report(error);
+    }
+  }
+
+  /** The start-up capture: reads all frames, with turns for others in between. */
+  async captureAll(): Promise<void> {
+    for (;;) {
+      let look = this.capture.look();
+      while (look === "torn") {
+        if (!this.#repair()) await sleep(20);
+        look = this.capture.look();
+      }
+      if (look === "same" || this.capture.advance(SLICE_BYTES)) break;
+      await new Promise(setImmediate);
+    }
+    this.backfill.begin(Math.min(this.capture.image.backfill, this.capture.frame));
+  }
+
+  /** Everything up to `durable` is in a locally durable batch: capture goes on by itself from now on. */
+  start(durable: number): void {
+    this.#durable = durable;
+    this.#wakeUp = new WakeUp(
+      this.files.walPath,
+      () => this.#look(),
+      () => this.#checkFiles(),
+    );
+    this.#wakeUp.wake();
+  }
+
+  /** Everything captured up to `frame` of this generation was sealed. */
+  sealed(frame: number): void {
+    if (frame > this.capture.frame) throw this.#internal(`frame ${frame} was sealed but not captured`);
+    this.#durable = Math.max(this.#durable, frame);
+  }
+
+  /** Keeps backfills and restarts waiting until the returned function is called. */
+  pause(): () => void {
+    this.#paused++;
+    let released = false;
+    return () => {
+      if (released) return;
+      released = true;
+      this.#paused--;
+      this.#maintainSoon();
+    };
+  }
+
+  /** No look and no maintenance from now on; what runs ends at its next step. */
+  stop(): void {
+    this.#stopped = true;
+    this.#wakeUp?.close();
+    this.#wakeUp = undefined;
+    this.#onCommit?.();
+  }
+
+  /** Backfills everything captured; true when nothing is left. For a clean close, after `stop`. */
+  async backfillAll(): Promise<boolean> {
+    for (;;) {
+      const before = this.backfill.backfilled;
+      if (before === this.capture.frame) return true;
+      const { backfilled } = await this.backfill.pass(this.#durable, this.capture.place, () => false);
+      if (backfilled === before) return false;
+    }
+  }
+
+  /** Lets the locks and files go. */
+  release(): void {
+    this.stop();
+    this.files.close();
+  }
+
+  #look(): Activity {
+    if (this.#stopped) return "still";
+    try {
+      const look = this.capture.look();
+      if (look === "torn") return this.#repair() ? "more" : "torn";
+      if (look === "same") {
+        this.#maintainSoon();
+        return isLockedByOther(this.files.shm, "shared", WAL_WRITE_LOCK) ? "writing" : "still";
+      }
+      const done = this.capture.advance(SLICE_BYTES);
+      this.#captured();
+      return done ? "moved" : "more";
+    } catch (error) {
+      this.#report(error);
+      return "still";
+    }
+  }
+
+  #captured(): void {
+    this.#owner.moved();
+    this.#onCommit?.();
+    this.#watchBacklog();
+    this.#maintainSoon();
+  }
+
+  #checkFiles(): void {
+    if (this.#stopped) return;
+    try {
+      const difference = this.files.difference();
+      if (difference === undefined) return;
+      const error = new SluiceError("SLU-2006", difference);
+      this.capture.stop(error);
+      this.#report(error);
+    } catch (error) {
+      this.#report(fileError(error, this.files.path, "stat"));
+    }
+  }
+
+  #repair(): boolean {
+    const { salt1, salt2 } = this.capture.place;
+    const frame = this.backfill.backfilled;
+    const how = repairHeader(this.files, this.locks, frame === 0 ? undefined : { salt1, salt2, frame });
+    if (how === "busy") return false;
+    if (how !== "whole") this.#owner.repaired(how);
+    return true;
+  }
+
+  #watchBacklog(): void {
+    const frames = this.unbackfilled;
+    const { alarmFrames } = this.#limits;
+    if (this.#alarmed ? frames >= alarmFrames / 2 : frames < alarmFrames) return;
+    this.#alarmed = !this.#alarmed;
+    this.#owner.alarm(this.#alarmed, frames);
+  }
+
+  #needsWork(): boolean {
+    if (this.#stopped || this.#paused > 0 || this.capture.lost !== undefined || !this.#owner.canSeal) return false;
+    return this.unbackfilled >= this.#limits.backfillFrames || this.bytes >= this.#limits.restartBytes;
+  }
+
+  #maintainSoon(): void {
+    if (this.#maintaining || !this.#needsWork() || performance.now() < this.#retryAtMs) return;
+    this.#maintaining = true;
+    this.#owner
+      .queue(() => this.#maintain())
+      .catch((error: unknown) => {
+        this.#retryAtMs = performance.now() + 10 * RETRY_BLOCKED_MS;
+        this.#report(error);
+      })
+      .finally(() => {
+        this.#maintaining = false;
+      });
+  }
+
+  /** One round: seal, backfill, and a try to restart the WAL when it is long. */
+  async #maintain(): Promise<void> {
+    if (!this.#needsWork()) return;
+    this.locks.assertHeld();
+    const startMs = performance.now();
+    if (this.#durable < this.capture.frame) this.sealed(await this.#owner.seal());
+    const place = this.capture.place;
+    const { blocked } = await this.backfill.pass(this.#durable, place, () => this.#stopped || this.#paused > 0);
+    this.#assertOrder();
+    this.#watchBacklog();
+    const tookMs = performance.now() - startMs;
+    this.#retryAtMs = performance.now() + Math.max(blocked ? RETRY_BLOCKED_MS : REST_MS, 2 * tookMs);
+    if (blocked || this.bytes < this.#limits.restartBytes) return;
+    // More than one pass's frames are left: another round before the WAL is restarted.
+    if (this.backfill.backfilled < this.#durable) {
+      this.#retryAtMs = performance.now() + 2 * tookMs;
+      return;
+    }
+    await this.#tryRestart();
+  }
+
+  async #tryRestart(): Promise<void> {
+    const hard = this.bytes >= this.#limits.hardBytes;
+    await this.#restart.prepare();
+    if (!hard) await this.#nextCommit();
+    if (this.#stopped || this.#paused > 0) return;
+    this.locks.assertHeld();
+    const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, 2 * this.#limits.restartBytes);
+    if (outcome === "restarted") this.#durable = 0;
+    this.#retryAtMs = performance.now() + (hard && outcome !== "restarted" ? 10 : REST_MS);
+  }
+
+  /** Right after a commit a lone writer's next one is farthest away. */
+  async #nextCommit(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => this.#onCommit?.(), AFTER_COMMIT_MS);
+      this.#onCommit = () => {
+        clearTimeout(timer);
+        this.#onCommit = undefined;
+        resolve();
+      };
+    });
+  }
+
+  /** Invariant 2. */
+  #assertOrder(): void {
+    const { backfilled } = this.backfill;
+    const { frame, header } = this.capture;
+    if (backfilled <= this.#durable && this.#durable <= frame && frame <= header.mxFrame) return;
+    throw this.#internal(`backfilled ${backfilled}, durable ${this.#durable}, captured ${frame} of ${header.mxFrame}`);
+  }
+
+  #internal(what: string): SluiceError {
+    return new SluiceError("SLU-2000", `${this.files.path}: ${what}`);
+  }
+
+  /** Tells the owner: what is lost once, what repeats not more often than every ten seconds. */
+  #report(error: unknown): Error {
+    const known = error instanceof Error ? error : new Error(String(error));
+    const { lost } = this.capture;
+    if (lost !== undefined) {
+      if (!this.#lostReported) {
+        this.#lostReported = true;
+        this.stop();
+        this.#owner.lost(lost);
+      }
+      return lost;
+    }
+    if (isSluiceError(known, "SLU-2006") || isSluiceError(known, "SLU-2007")) {
+      this.capture.stop(known);
+      return this.#report(known);
+    }
+    const code = isSluiceError(known) ? known.code : known.message;
+    const nowMs = performance.now();
+    if (code !== this.#lastError.code || nowMs - this.#lastError.atMs > REPEAT_ERROR_MS) {
+      this.#lastError = { code, atMs: nowMs };
+      this.#owner.failed(known);
+    }
+    return known;
+  }
+}

@@ -1,0 +1,148 @@
+import { randomFillSync } from "node:crypto";
+import { fdatasyncSync, fsync, fstatSync, fsyncSync, ftruncateSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+import { SluiceError } from "../errors/error.ts";
+import { tryLock, unlock, walReadLock } from "../sqlite/locks.ts";
+import { nextSalt1, OFFSET_BACKFILL_ATTEMPTED, RESTART_BYTES } from "../sqlite/wal-index.ts";
+import type { Backfill } from "./backfill.ts";
+import type { Capture } from "./capture.ts";
+import { type DatabaseFiles, fileError } from "./files.ts";
+import { writeIndexWord } from "./header-repair.ts";
+import type { HeldLocks } from "./held-locks.ts";
+import { writeAt } from "./io.ts";
+
+export type RestartOutcome =
+  /** The WAL begins anew with the next commit. */
+  | "restarted"
+  /** A writer holds the WRITE lock. */
+  | "busy"
+  /** A reader's snapshot is in the way. */
+  | "readers"
+  /** So much was written since the last backfill that another one without the lock comes first. */
+  | "behind";
+
+/** Frames that may be captured, sealed and backfilled under the WRITE lock; more would hold writers up. */
+const TAIL_FRAMES = 256;
+/** Tries for the WRITE lock in one turn: a saturating writer leaves gaps of a few µs between its transactions. */
+const BURST = 64;
+
+const fsyncOf = promisify(fsync);
+
+export interface WalRestartParts {
+  readonly files: DatabaseFiles;
+  readonly locks: HeldLocks;
+  readonly capture: Capture;
+  readonly backfill: Backfill;
+  /** Seals everything captured into a locally durable batch, at once: it runs under the WRITE lock. */
+  readonly sealNow: () => void;
+}
+
+/**
+ * The restart of the WAL (protocol section 4): when everything in it is captured, sealed and backfilled, the next
+ * commit writes frame 1 again. Only Sluice does this. The long part, a backfill and fsync of the database, has been
+ * done before without a lock; under WRITE there is only a short tail.
+ */
+export class WalRestart {
+  readonly #parts: WalRestartParts;
+
+  constructor(parts: WalRestartParts) {
+    this.#parts = parts;
+  }
+
+  /** Makes the database file durable, so that little is left for the fsync under the lock. */
+  async prepare(): Promise<void> {
+    try {
+      await fsyncOf(this.#parts.files.db);
+    } catch (error) {
+      throw fileError(error, this.#parts.files.path, "fsync");
+    }
+  }
+
+  /**
+   * One try. `drainMs`: how long readers may be waited for while writers are held up. With `shrink`, a WAL file longer
+   * than this many bytes is cut afterwards.
+   */
+  async attempt(drainMs: number, shrink: number): Promise<RestartOutcome> {
+    const { files, locks } = this.#parts;
+    if (!this.#takeWrite()) return "busy";
+    try {
+      const tail = this.#finishTail();
+      if (tail !== undefined) return tail;
+      const deadline = performance.now() + drainMs;
+      while (!this.#lockReaders()) {
+        if (performance.now() >= deadline) return "readers";
+        await sleep(1);
+      }
+      try {
+        this.#restart(shrink);
+      } finally {
+        this.#unlockReaders();
+      }
+      return "restarted";
+    } catch (error) {
+      throw fileError(error, files.path, "restart of the WAL");
+    } finally {
+      locks.releaseWrite();
+    }
+  }
+
+  #takeWrite(): boolean {
+    for (let i = 0; i < BURST; i++) if (this.#parts.locks.tryWrite()) return true;
+    return false;
+  }
+
+  /** Captures, seals and backfills what came since the last pass, and makes the database file whole and durable. */
+  #finishTail(): RestartOutcome | undefined {
+    const { files, capture, backfill, sealNow } = this.#parts;
+    if (capture.look() === "torn") return "busy";
+    if (capture.header.mxFrame - backfill.backfilled > TAIL_FRAMES) return "behind";
+    capture.advance();
+    sealNow();
+    fdatasyncSync(files.wal);
+    if (!backfill.passNow(capture.frame, capture.place)) return "readers";
+    ftruncateSync(files.db, capture.size * capture.pageSize);
+    fsyncSync(files.db);
+    return undefined;
+  }
+
+  /** 124–127 exclusively: with `nBackfill` = `mxFrame` new readers go to slot 0, so these drain. */
+  #lockReaders(): boolean {
+    const { files, locks } = this.#parts;
+    for (let i = 1; i <= 3; i++) {
+      if (tryLock(files.shm, "exclusive", walReadLock(i))) continue;
+      for (let held = 1; held < i; held++) unlock(files.shm, walReadLock(held));
+      return false;
+    }
+    return locks.raisePin();
+  }
+
+  #unlockReaders(): void {
+    const { files, locks } = this.#parts;
+    locks.lowerPin();
+    for (let i = 3; i >= 1; i--) unlock(files.shm, walReadLock(i));
+  }
+
+  /** One write of 120 bytes, which no kill can tear; the WAL file is cut only after it. */
+  #restart(shrink: number): void {
+    const { files, capture, backfill } = this.#parts;
+    const { image, header } = capture;
+    const salt2 = randomFillSync(new Int32Array(1))[0]!;
+    const old = header.mxFrame;
+    if (capture.frame !== old || backfill.backfilled !== old) {
+      throw new SluiceError("SLU-2000", `${files.path}: a restart of the WAL would lose frames`);
+    }
+    header.mxFrame = 0;
+    header.bigEndian = false;
+    header.salt1 = nextSalt1(header.salt1);
+    header.salt2 = salt2;
+    image.put(header);
+    image.putRestarted();
+    header.mxFrame = old;
+    writeAt(files.shm, image.bytes, 0, RESTART_BYTES, 0);
+    capture.restarted();
+    backfill.restarted();
+    writeIndexWord(files.shm, OFFSET_BACKFILL_ATTEMPTED, 0);
+    if (fstatSync(files.wal).size > shrink) ftruncateSync(files.wal, 0);
+  }
+}
