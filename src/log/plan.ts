@@ -1,22 +1,11 @@
 import { SluiceError } from "../errors/error.ts";
-
-/** What a plan needs to know about one LTX file of a log; listing a store gives exactly this. */
-export interface PlannedFile {
-  readonly key: string;
-  /** 0 (one record each) to 8, or 9 (snapshots). */
-  readonly level: number;
-  /** Applied to a state of `minTxid - 1` or later, the file makes the state of `maxTxid`. */
-  readonly minTxid: number;
-  readonly maxTxid: number;
-  readonly sizeBytes: number;
-  /** When the store says it was written, ms since 1970. */
-  readonly modifiedMs: number;
-}
+import { formatTxid } from "./layout.ts";
+import type { LogFile } from "./listing.ts";
 
 /** The files to apply, oldest first, and the state they make. */
-export interface Plan<F extends PlannedFile = PlannedFile> {
+export interface Plan {
   readonly txid: number;
-  readonly files: readonly F[];
+  readonly files: readonly LogFile[];
   readonly sizeBytes: number;
 }
 
@@ -31,12 +20,12 @@ const FILE_COST_BYTES = 64 * 1024;
  * higher file that covers its slot. Its PUT arrived after retention had emptied the slot (protocol section 7). Only
  * for logs that Sluice writes: Litestream may upload a snapshot before the records that it covers.
  */
-export function withoutStrays<F extends PlannedFile>(files: readonly F[]): F[] {
+export function withoutStrays(files: readonly LogFile[]): LogFile[] {
   const covers = files.filter((file) => file.level > 0).toSorted((a, b) => a.minTxid - b.minTxid);
   const records = files.filter((file) => file.level === 0).toSorted((a, b) => a.minTxid - b.minTxid);
-  const strays = new Set<F>();
+  const strays = new Set<LogFile>();
   // The covering files that can still reach a record, as a sweep over slots; few overlap at any slot.
-  let open: F[] = [];
+  let open: LogFile[] = [];
   let next = 0;
   for (const record of records) {
     for (let cover = covers[next]; cover !== undefined && cover.minTxid <= record.minTxid; cover = covers[++next]) {
@@ -59,24 +48,24 @@ export function withoutStrays<F extends PlannedFile>(files: readonly F[]): F[] {
  * state in `[minTxid - 1, maxTxid)` of one of the files that end there; as all reachable states so far are below
  * `maxTxid`, that is a minimum over a suffix, which a stack of rising costs answers by binary search.
  */
-export class Reachable<F extends PlannedFile> {
+export class Reachable {
   /** All reachable states, ascending. */
   readonly txids: readonly number[];
   /** For the state of `txids[i]`: the file that ends there, and the index of the state that it's applied to, or −1. */
-  readonly #via: readonly { readonly file: F; readonly from: number }[];
-  readonly #files: readonly F[];
+  readonly #via: readonly { readonly file: LogFile; readonly from: number }[];
+  readonly #files: readonly LogFile[];
 
-  constructor(files: readonly F[]) {
+  constructor(files: readonly LogFile[]) {
     this.#files = files;
     const txids: number[] = [];
-    const via: { file: F; from: number }[] = [];
+    const via: { file: LogFile; from: number }[] = [];
     const costs: number[] = [];
     const stack: number[] = [];
     const sorted = files.filter(isSane).toSorted((a, b) => a.maxTxid - b.maxTxid || b.level - a.level);
     for (let start = 0; start < sorted.length;) {
       const { maxTxid } = sorted[start]!;
       let cheapest = Infinity;
-      let step: { file: F; from: number } | undefined;
+      let step: { file: LogFile; from: number } | undefined;
       let end = start;
       for (; end < sorted.length && sorted[end]!.maxTxid === maxTxid; end++) {
         const file = sorted[end]!;
@@ -115,13 +104,13 @@ export class Reachable<F extends PlannedFile> {
   }
 
   /** The cheapest plan for exactly the state after slot `txid`, or undefined when it's not reachable. */
-  plan(txid: number): Plan<F> | undefined {
+  plan(txid: number): Plan | undefined {
     let index = indexOf(this.txids, txid);
     if (index === undefined) return undefined;
-    const files: F[] = [];
+    const files: LogFile[] = [];
     let sizeBytes = 0;
     while (index >= 0) {
-      const step: { readonly file: F; readonly from: number } = this.#via[index]!;
+      const step: { readonly file: LogFile; readonly from: number } = this.#via[index]!;
       files.push(step.file);
       sizeBytes += step.file.sizeBytes;
       index = step.from;
@@ -136,13 +125,13 @@ export class Reachable<F extends PlannedFile> {
   }
 
   /** Files that end exactly at `txid`, lowest level first: the first one's header has the time of that record. */
-  endingAt(txid: number): F[] {
+  endingAt(txid: number): LogFile[] {
     return this.#files.filter((file) => file.maxTxid === txid).toSorted((a, b) => a.level - b.level);
   }
 }
 
 /** The plan for the newest state. Throws SLU-4501 for an empty log and SLU-4504 where a gap hides newer files. */
-export function planNewest<F extends PlannedFile>(files: readonly F[], url: string): Plan<F> {
+export function planNewest(files: readonly LogFile[], url: string): Plan {
   const reachable = new Reachable(files);
   const { newest, beyondGap } = reachable;
   if (beyondGap !== undefined) throw gapError(url, newest, beyondGap);
@@ -152,7 +141,7 @@ export function planNewest<F extends PlannedFile>(files: readonly F[], url: stri
 }
 
 /** The plan for exactly the state after slot `txid`. Throws SLU-4501, or SLU-4502 with the nearest there are. */
-export function planTxid<F extends PlannedFile>(files: readonly F[], txid: number, url: string): Plan<F> {
+export function planTxid(files: readonly LogFile[], txid: number, url: string): Plan {
   const reachable = new Reachable(files);
   const plan = reachable.plan(txid);
   if (plan !== undefined) return plan;
@@ -169,12 +158,12 @@ export function planTxid<F extends PlannedFile>(files: readonly F[], txid: numbe
  * of a file (ms). Times never decrease along a log, so it's asked for a few states only, by binary search.
  * Throws SLU-4501, or SLU-4503 when even the oldest state that is left is newer; rejects as `timeOf` does.
  */
-export async function planTimestamp<F extends PlannedFile>(
-  files: readonly F[],
+export async function planTimestamp(
+  files: readonly LogFile[],
   timestampMs: number,
-  timeOf: (file: F) => Promise<number>,
+  timeOf: (file: LogFile) => Promise<number>,
   url: string,
-): Promise<Plan<F>> {
+): Promise<Plan> {
   const reachable = new Reachable(files);
   const { txids, newest, beyondGap } = reachable;
   if (newest === undefined) throw emptyOrGap(reachable, url);
@@ -200,16 +189,11 @@ export async function planTimestamp<F extends PlannedFile>(
   return reachable.plan(txids[low - 1]!)!;
 }
 
-/** A TXID as it's written everywhere: 16 lower-case hex digits. */
-export function formatTxid(txid: number): string {
-  return txid.toString(16).padStart(16, "0");
-}
-
 function formatTime(ms: number): string {
   return new Date(ms).toISOString();
 }
 
-function isSane(file: PlannedFile): boolean {
+function isSane(file: LogFile): boolean {
   return file.minTxid >= 1 && file.maxTxid >= file.minTxid;
 }
 
@@ -217,7 +201,7 @@ function emptyError(url: string): SluiceError {
   return new SluiceError("SLU-4501", `${url}: there is no backup here`);
 }
 
-function emptyOrGap(reachable: Reachable<PlannedFile>, url: string): SluiceError {
+function emptyOrGap(reachable: Reachable, url: string): SluiceError {
   const { beyondGap } = reachable;
   return beyondGap === undefined ? emptyError(url) : gapError(url, undefined, beyondGap);
 }

@@ -1,15 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { isSluiceError } from "../../src/errors/error.ts";
-import { planNewest, planTimestamp, planTxid, Reachable, withoutStrays, type PlannedFile } from "../../src/log/plan.ts";
+import type { LogFile } from "../../src/log/listing.ts";
+import { planNewest, planTimestamp, planTxid, Reachable, withoutStrays } from "../../src/log/plan.ts";
 
 const URL = "file:///bucket/app";
 
-function file(level: number, minTxid: number, maxTxid: number, sizeBytes = 1000, modifiedMs = 0): PlannedFile {
+function file(level: number, minTxid: number, maxTxid: number, sizeBytes = 1000, modifiedMs = 0): LogFile {
   return { key: `${level}/${minTxid}-${maxTxid}`, level, minTxid, maxTxid, sizeBytes, modifiedMs };
 }
 
-const keys = (plan: { files: readonly PlannedFile[] } | undefined) => plan?.files.map((f) => f.key);
+const keys = (plan: { files: readonly LogFile[] } | undefined) => plan?.files.map((f) => f.key);
 
 function failure(run: () => unknown): { code: string; hint: string; message: string } {
   try {
@@ -31,7 +32,7 @@ async function failureOf(promise: Promise<unknown>): Promise<{ code: string; hin
 }
 
 /** All reachable states and their cheapest costs, found the slow way. */
-function bruteForce(files: readonly PlannedFile[]): Map<number, number> {
+function bruteForce(files: readonly LogFile[]): Map<number, number> {
   const cost = new Map<number, number>([[0, 0]]);
   for (let changed = true; changed;) {
     changed = false;
@@ -156,7 +157,7 @@ describe("the planner", () => {
 describe("a restore to a time", () => {
   const files = [file(9, 1, 10), ...[11, 12, 13, 14].map((txid) => file(0, txid, txid)), file(1, 13, 14)];
   const times = new Map([10, 11, 12, 13, 14].map((txid) => [txid, txid * 1000]));
-  const timeOf = (f: PlannedFile) => Promise.resolve(f.level === 9 ? 99_000_000 : times.get(f.maxTxid)!);
+  const timeOf = (f: LogFile) => Promise.resolve(f.level === 9 ? 99_000_000 : times.get(f.maxTxid)!);
 
   test("takes the newest state at or before it", async () => {
     const exact = (ms: number) => planTimestamp(files.slice(1).concat(file(1, 1, 10)), ms, timeOf, URL);
@@ -189,7 +190,7 @@ describe("a restore to a time", () => {
 
   test("does not pass off the state before a gap for a later one", async () => {
     const gap = [file(9, 1, 10), file(0, 12, 12)];
-    const at = (f: PlannedFile) => Promise.resolve(f.maxTxid * 1000);
+    const at = (f: LogFile) => Promise.resolve(f.maxTxid * 1000);
     expect((await failureOf(planTimestamp(gap, 12_500, at, URL))).code).toBe("SLU-4504");
     expect((await planTimestamp(gap, 11_500, at, URL)).txid).toBe(10);
   });
