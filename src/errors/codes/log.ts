@@ -6,6 +6,86 @@ export const logCodes = {
     normal: "Never.",
     remedy: "Please report it with the log around this line; the data on disk and in the store was left as it is.",
   },
+  "SLU-4101": {
+    title: "Another writer has the log",
+    meaning:
+      "The log holds records that this node did not write. Two copies of one database wrote to one log, or this copy is an old one. This node has stopped writing; what it had not uploaded stays beside the database.",
+    normal: "When an old machine comes back after its successor has taken over.",
+    remedy:
+      "Make sure that only one copy runs. To go on here with what the log has, start with --adopt: this file goes to the quarantine first and the log is restored.",
+  },
+  "SLU-4102": {
+    title: "The log was rolled back",
+    meaning:
+      "The store has less of the log than it had confirmed to this node: the bucket was restored from an older copy, emptied, or is another one. Going on would leave a hole that no restore can cross, so nothing was written.",
+    normal: "When the store was changed on purpose to an empty place.",
+    remedy:
+      "Look at what happened to the store. To go on from this database, start with --accept-rollback: Sluice continues behind the last number and uploads a full snapshot.",
+  },
+  "SLU-4103": {
+    title: "Another program writes to this log",
+    meaning:
+      "The newest file of the log was not written by Sluice although Sluice has written here before: Litestream or a script uses the same path. Nothing was applied or overwritten.",
+    normal: "Never.",
+    remedy:
+      "Stop the other program and give each its own path. The log before that file is intact: `sluice restore --txid`.",
+  },
+  "SLU-4104": {
+    title: "This database has no history with the log",
+    meaning:
+      "There is a database here without Sluice's state directory, and the log is not empty. Sluice can't know whether the file is newer, older or another application's, and so does not touch either.",
+    normal: "When a database file was copied into place, or its state directory was deleted.",
+    remedy:
+      "If the log is right, start with --adopt: this file goes to the quarantine first and the log is restored. If the file is right, give it a new, empty place in the store.",
+  },
+  "SLU-4105": {
+    title: "This database belongs to another log",
+    meaning:
+      "The state beside the database names a log that is not the one in this place of the store. Two databases' configurations were swapped, or a foreign backup lies here. Nothing was written.",
+    normal: "Never.",
+    remedy:
+      "Check which URL belongs to which database. If this log is the right one, start with --adopt: the file goes to the quarantine first and the log is restored.",
+  },
+  "SLU-4106": {
+    title: "The log was ended",
+    meaning: "`sluice forget` ended this log on purpose. Nothing is written to it any more; its files are still there.",
+    normal: "After `sluice forget`.",
+    remedy: "Use another place in the store, or delete the old log's objects to use this one again.",
+  },
+  "SLU-4107": {
+    title: "The log's identity can't be read",
+    meaning: "The object `sluice.json` beside the log is damaged, or was written by a newer Sluice.",
+    normal: "Never.",
+    remedy: "Update Sluice, or put the object back from the bucket's versions. Its content is short and readable.",
+  },
+  "SLU-4108": {
+    title: "A sealed batch is damaged on disk",
+    meaning:
+      "A file of the state directory that had not been uploaded yet is gone or has another size. Sluice stopped writing this log rather than send something else in its place.",
+    normal: "Never. Something deleted or changed files in the state directory.",
+    remedy:
+      "Find out what touched the directory. `--adopt` sets this database aside and restores the log as it is in the store.",
+  },
+  "SLU-4109": {
+    title: "Not confirmed: the outcome is unknown",
+    meaning:
+      "Sluice stopped, or lost the log, while something waited to be durable in the store. It's committed in the local database; whether it's in the log was not known at that moment.",
+    normal: "At shutdown while the store can't be reached.",
+    remedy: "Nothing to do: what is sealed is sent again at the next start.",
+  },
+  "SLU-4110": {
+    title: "The log has a hole",
+    meaning:
+      "A file that the log needs is gone from the store, and no other file covers it. Sluice uploads a full snapshot of the live database at once, from which everything newer can be restored.",
+    normal: "After --accept-rollback.",
+    remedy: "Look for a lifecycle rule, a script or a person that deletes objects. States inside the hole are lost.",
+  },
+  "SLU-4111": {
+    title: "A file of the log is not what its name says",
+    meaning: "The header of an LTX file in the store names other TXIDs than its key, or can't be read.",
+    normal: "Never.",
+    remedy: "Something changed objects in the store. A snapshot from the live database heals the log.",
+  },
   "SLU-4501": {
     title: "No backup found",
     meaning: "The store has no file of this database's log, so there is nothing to restore.",
