@@ -40,8 +40,8 @@ export function withoutStrays(files: readonly LogFile[]): LogFile[] {
 }
 
 /**
- * Every state that the files can make and the cheapest way to it. Files may overlap, cover each other on several
- * levels, or be missing: a state is reachable when some run of files leads to it from nothing, each beginning at or
+ * Every state that the files can make out of one that is there, and the cheapest way to it. Files may overlap, cover each other on several
+ * levels, or be missing: a state is reachable when some run of files leads to it, each beginning at or
  * before the slot after the state it's applied to.
  *
  * One pass over the files by the state they end in. The cheapest way to a state goes over the cheapest reachable
@@ -51,17 +51,22 @@ export function withoutStrays(files: readonly LogFile[]): LogFile[] {
 export class Reachable {
   /** All reachable states, ascending. */
   readonly txids: readonly number[];
-  /** For the state of `txids[i]`: the file that ends there, and the index of the state that it's applied to, or −1. */
+  /** For the state of `txids[i]`: the file that ends there, and the index of the state it's applied to; −1: `from`. */
   readonly #via: readonly { readonly file: LogFile; readonly from: number }[];
   readonly #files: readonly LogFile[];
+  readonly #from: number;
 
-  constructor(files: readonly LogFile[]) {
+  /** `from`: the state that is there already; 0 for nothing. */
+  constructor(files: readonly LogFile[], from = 0) {
+    this.#from = from;
     this.#files = files;
     const txids: number[] = [];
     const via: { file: LogFile; from: number }[] = [];
     const costs: number[] = [];
     const stack: number[] = [];
-    const sorted = files.filter(isSane).toSorted((a, b) => a.maxTxid - b.maxTxid || b.level - a.level);
+    const sorted = files
+      .filter((file) => file.maxTxid > from)
+      .toSorted((a, b) => a.maxTxid - b.maxTxid || b.level - a.level);
     for (let start = 0; start < sorted.length;) {
       const { maxTxid } = sorted[start]!;
       let cheapest = Infinity;
@@ -69,12 +74,12 @@ export class Reachable {
       let end = start;
       for (; end < sorted.length && sorted[end]!.maxTxid === maxTxid; end++) {
         const file = sorted[end]!;
-        const from = file.minTxid === 1 ? -1 : cheapestFrom(stack, txids, file.minTxid - 1);
-        if (from === undefined) continue;
-        const cost = (from < 0 ? 0 : costs[from]!) + file.sizeBytes + FILE_COST_BYTES;
+        const base = file.minTxid - 1 <= from ? -1 : cheapestFrom(stack, txids, file.minTxid - 1);
+        if (base === undefined) continue;
+        const cost = (base < 0 ? 0 : costs[base]!) + file.sizeBytes + FILE_COST_BYTES;
         if (cost >= cheapest) continue;
         cheapest = cost;
-        step = { file, from };
+        step = { file, from: base };
       }
       start = end;
       if (step === undefined) continue;
@@ -95,7 +100,7 @@ export class Reachable {
 
   /** The first slot past the newest reachable state from which files exist: the end of a gap; undefined without one. */
   get beyondGap(): number | undefined {
-    const newest = this.newest ?? 0;
+    const newest = this.newest ?? this.#from;
     let first: number | undefined;
     for (const file of this.#files) {
       if (file.maxTxid > newest && (first === undefined || file.minTxid < first)) first = file.minTxid;
@@ -138,6 +143,21 @@ export function planNewest(files: readonly LogFile[], url: string): Plan {
   const plan = newest === undefined ? undefined : reachable.plan(newest);
   if (plan === undefined) throw emptyError(url);
   return plan;
+}
+
+/**
+ * The plan that leads a copy in the state after `from` to the newest state; undefined when it is there. Throws
+ * SLU-4513 when the log has newer files and none that goes on from it, or ends before it.
+ */
+export function planOnward(files: readonly LogFile[], from: number, url: string): Plan | undefined {
+  const reachable = new Reachable(files, from);
+  const { newest, beyondGap } = reachable;
+  const head = files.reduce((max, file) => Math.max(max, file.maxTxid), 0);
+  if (head < from || beyondGap !== undefined) {
+    const found = head < from ? `ends at ${formatTxid(head)}` : `goes on at ${formatTxid(beyondGap!)}`;
+    throw new SluiceError("SLU-4513", `${url}: the copy is at TXID ${formatTxid(from)}, the log ${found}`);
+  }
+  return newest === undefined ? undefined : reachable.plan(newest);
 }
 
 /** The plan for exactly the state after slot `txid`. Throws SLU-4501, or SLU-4502 with the nearest there are. */
@@ -191,10 +211,6 @@ export async function planTimestamp(
 
 function formatTime(ms: number): string {
   return new Date(ms).toISOString();
-}
-
-function isSane(file: LogFile): boolean {
-  return file.minTxid >= 1 && file.maxTxid >= file.minTxid;
 }
 
 function emptyError(url: string): SluiceError {

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { isSluiceError } from "../../src/errors/error.ts";
 import type { LogFile } from "../../src/log/listing.ts";
-import { planNewest, planTimestamp, planTxid, Reachable, withoutStrays } from "../../src/log/plan.ts";
+import { planNewest, planOnward, planTimestamp, planTxid, Reachable, withoutStrays } from "../../src/log/plan.ts";
 
 const URL = "file:///bucket/app";
 
@@ -32,8 +32,8 @@ async function failureOf(promise: Promise<unknown>): Promise<{ code: string; hin
 }
 
 /** All reachable states and their cheapest costs, found the slow way. */
-function bruteForce(files: readonly LogFile[]): Map<number, number> {
-  const cost = new Map<number, number>([[0, 0]]);
+function bruteForce(files: readonly LogFile[], base = 0): Map<number, number> {
+  const cost = new Map<number, number>([[base, 0]]);
   for (let changed = true; changed;) {
     changed = false;
     for (const f of files) {
@@ -47,7 +47,7 @@ function bruteForce(files: readonly LogFile[]): Map<number, number> {
       }
     }
   }
-  cost.delete(0);
+  cost.delete(base);
   return cost;
 }
 
@@ -65,13 +65,13 @@ const anyFile = fc
 describe("the planner", () => {
   test("finds a contiguous and cheapest plan whenever one exists", () => {
     fc.assert(
-      fc.property(fc.array(anyFile, { maxLength: 40 }), (files) => {
-        const expected = bruteForce(files);
-        const reachable = new Reachable(files);
+      fc.property(fc.array(anyFile, { maxLength: 40 }), fc.oneof(fc.constant(0), fc.nat(20)), (files, from) => {
+        const expected = bruteForce(files, from);
+        const reachable = new Reachable(files, from);
         expect(reachable.txids).toEqual([...expected.keys()].toSorted((a, b) => a - b));
         for (const [txid, cost] of expected) {
           const plan = reachable.plan(txid)!;
-          let state = 0;
+          let state = from;
           for (const f of plan.files) {
             expect(f.minTxid - 1).toBeLessThanOrEqual(state);
             expect(f.maxTxid).toBeGreaterThan(state);
@@ -143,6 +143,16 @@ describe("the planner", () => {
   test("restores a state before a gap when it's asked for", () => {
     const files = [file(9, 1, 5), file(0, 6, 6), file(0, 8, 8)];
     expect(planTxid(files, 6, URL).txid).toBe(6);
+  });
+
+  test("leads a copy onward from where it is, through higher levels over a gap", () => {
+    const files = [file(9, 1, 5, 9_000_000), file(1, 6, 9), file(0, 9, 9), file(0, 10, 10)];
+    expect(keys(planOnward(files, 9, URL))).toEqual(["0/10-10"]);
+    expect(keys(planOnward(files, 7, URL))).toEqual(["1/6-9", "0/10-10"]);
+    expect(keys(planOnward(files, 3, URL))).toEqual(["9/1-5", "1/6-9", "0/10-10"]);
+    expect(planOnward(files, 10, URL)).toBeUndefined();
+    expect(failure(() => planOnward(files, 11, URL)).code).toBe("SLU-4513");
+    expect(failure(() => planOnward(files.slice(1), 3, URL)).code).toBe("SLU-4513");
   });
 
   test("names the nearest states where a TXID is not there", () => {
