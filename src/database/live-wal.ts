@@ -22,6 +22,11 @@ const RETRY_BLOCKED_MS = 100;
 const AFTER_COMMIT_MS = 50;
 const DRAIN_MS = 1;
 const DRAIN_HARD_MS = 30;
+const HARD_RETRY_MS = 10;
+/** Backfills without the lock that a restart tries one after the other to come close to a busy writer. */
+const RESTART_ROUNDS = 6;
+/** Frames that a restart may handle under the WRITE lock: twice this many, and more from try to try. */
+const TAIL_FRAMES = 128;
 const REPEAT_ERROR_MS = 10_000;
 
 /** What the part that makes batches does for the WAL, and is told about it. */
@@ -276,33 +281,49 @@ export class LiveWal {
   /** One round: seal, backfill, and a try to restart the WAL when it is long. */
   async #maintain(): Promise<void> {
     if (!this.#needsWork()) return;
-    this.locks.assertHeld();
     const startMs = performance.now();
-    if (this.#durable < this.capture.frame) this.sealed(await this.#owner.seal());
-    const place = this.capture.place;
-    const { blocked } = await this.backfill.pass(this.#durable, place, () => this.#stopped || this.#paused > 0);
-    this.#assertOrder();
-    this.#watchBacklog();
-    const tookMs = performance.now() - startMs;
-    this.#retryAtMs = performance.now() + Math.max(blocked ? RETRY_BLOCKED_MS : REST_MS, 2 * tookMs);
-    if (blocked || this.bytes < this.#limits.restartBytes) return;
-    // More than one pass's frames are left: another round before the WAL is restarted.
-    if (this.backfill.backfilled < this.#durable) {
-      this.#retryAtMs = performance.now() + 2 * tookMs;
-      return;
+    const blocked = await this.#sealAndBackfill();
+    const rest = Math.max(blocked ? RETRY_BLOCKED_MS : REST_MS, 2 * (performance.now() - startMs));
+    this.#retryAtMs = performance.now() + rest;
+    if (blocked || this.#isInterrupted()) return;
+    if (this.bytes < this.#limits.restartBytes) {
+      this.#restart.shrink(2 * this.#limits.restartBytes);
+    } else if (this.backfill.backfilled < this.#durable) {
+      // More frames than one pass moves: the next round comes before a restart.
+      this.#retryAtMs = performance.now();
+    } else {
+      await this.#tryRestart();
     }
-    await this.#tryRestart();
   }
 
+  /** True when a reader was in the way. */
+  async #sealAndBackfill(): Promise<boolean> {
+    this.locks.assertHeld();
+    if (this.#durable < this.capture.frame) this.sealed(await this.#owner.seal());
+    const { blocked } = await this.backfill.pass(this.#durable, this.capture.place, () => this.#isInterrupted());
+    this.#assertOrder();
+    this.#watchBacklog();
+    return blocked;
+  }
+
+  #isInterrupted(): boolean {
+    return this.#stopped || this.#paused > 0;
+  }
+
+  /** Comes close to the writer's end without the lock, and only then takes it. */
   async #tryRestart(): Promise<void> {
     const hard = this.bytes >= this.#limits.hardBytes;
     await this.#restart.prepare();
-    if (!hard) await this.#nextCommit();
-    if (this.#stopped || this.#paused > 0) return;
-    this.locks.assertHeld();
-    const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, 2 * this.#limits.restartBytes);
-    if (outcome === "restarted") this.#durable = 0;
-    this.#retryAtMs = performance.now() + (hard && outcome !== "restarted" ? 10 : REST_MS);
+    for (let round = 0; round < RESTART_ROUNDS; round++) {
+      if (this.unbackfilled > TAIL_FRAMES && (await this.#sealAndBackfill())) return;
+      if (!hard && this.unbackfilled === 0) await this.#nextCommit();
+      if (this.#isInterrupted()) return;
+      this.locks.assertHeld();
+      const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, TAIL_FRAMES * (2 + round));
+      if (outcome === "restarted") this.#durable = 0;
+      if (outcome === "restarted" || outcome === "readers") return;
+    }
+    if (hard) this.#retryAtMs = performance.now() + HARD_RETRY_MS;
   }
 
   /** Right after a commit a lone writer's next one is farthest away. */

@@ -15,7 +15,7 @@ export type Activity =
   | "still";
 
 /** Milliseconds to the next look, by the number of looks in a row that found nothing new. */
-const LADDER_MS = [1, 2, 4, 8, 16, 20];
+const LADDER_MS: readonly [number, ...number[]] = [1, 2, 4, 8, 16, 20];
 const FALLBACK_MS = 20;
 /** Looks after which a writer that only holds its lock is left to the slow poll and to its next write. */
 const PATIENCE = 24;
@@ -146,7 +146,7 @@ export class WakeUp {
       this.#arm();
     }
     const most = activity === "torn" ? Infinity : activity === "writing" ? PATIENCE : LADDER_MS.length;
-    if (this.#idleLooks <= most) this.#again(LADDER_MS[Math.min(this.#idleLooks, LADDER_MS.length) - 1]!);
+    if (this.#idleLooks <= most) this.#again(LADDER_MS[Math.min(this.#idleLooks, LADDER_MS.length) - 1] ?? FALLBACK_MS);
   }
 
   #again(ms: number): void {

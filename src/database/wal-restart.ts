@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { SluiceError } from "../errors/error.ts";
 import { tryLock, unlock, walReadLock } from "../sqlite/locks.ts";
+import { frameOffset } from "../sqlite/wal.ts";
 import { nextSalt1, OFFSET_BACKFILL_ATTEMPTED, RESTART_BYTES } from "../sqlite/wal-index.ts";
 import type { Backfill } from "./backfill.ts";
 import type { Capture } from "./capture.ts";
@@ -22,10 +23,9 @@ export type RestartOutcome =
   /** So much was written since the last backfill that another one without the lock comes first. */
   | "behind";
 
-/** Frames that may be captured, sealed and backfilled under the WRITE lock; more would hold writers up. */
-const TAIL_FRAMES = 256;
 /** Tries for the WRITE lock in one turn: a saturating writer leaves gaps of a few µs between its transactions. */
 const BURST = 64;
+const SHRINK_STEP_BYTES = 8 * 1024 * 1024;
 
 const fsyncOf = promisify(fsync);
 
@@ -60,14 +60,14 @@ export class WalRestart {
   }
 
   /**
-   * One try. `drainMs`: how long readers may be waited for while writers are held up. With `shrink`, a WAL file longer
-   * than this many bytes is cut afterwards.
+   * One try. `drainMs`: how long readers may be waited for while writers are held up. `tailFrames`: how many frames may
+   * be captured, sealed and backfilled under the lock; about 200 of them cost a millisecond.
    */
-  async attempt(drainMs: number, shrink: number): Promise<RestartOutcome> {
+  async attempt(drainMs: number, tailFrames: number): Promise<RestartOutcome> {
     const { files, locks } = this.#parts;
     if (!this.#takeWrite()) return "busy";
     try {
-      const tail = this.#finishTail();
+      const tail = this.#finishTail(tailFrames);
       if (tail !== undefined) return tail;
       const deadline = performance.now() + drainMs;
       while (!this.#lockReaders()) {
@@ -75,7 +75,7 @@ export class WalRestart {
         await sleep(1);
       }
       try {
-        this.#restart(shrink);
+        this.#restart();
       } finally {
         this.#unlockReaders();
       }
@@ -87,16 +87,41 @@ export class WalRestart {
     }
   }
 
+  /**
+   * Cuts the end off a WAL file that is longer than `keepBytes`, in steps that hold writers up for about a
+   * millisecond each. Only when the present generation's header and frames are on disk: behind an old header, frames
+   * without their successors would be replayed over a newer database after a power loss. True when nothing is left
+   * to cut.
+   */
+  shrink(keepBytes: number): boolean {
+    const { files, locks, capture } = this.#parts;
+    const size = fstatSync(files.wal).size;
+    if (size <= keepBytes) return true;
+    if (capture.frame === 0 || !this.#takeWrite()) return false;
+    try {
+      if (capture.look() === "torn") return false;
+      // Frames past `mxFrame` are nobody's while Sluice holds WRITE.
+      const used = frameOffset(capture.header.mxFrame + 1, capture.pageSize);
+      const target = Math.max(keepBytes, used, size - SHRINK_STEP_BYTES);
+      if (target < size) ftruncateSync(files.wal, target);
+      return target === Math.max(keepBytes, used);
+    } catch (error) {
+      throw fileError(error, files.walPath, "cut");
+    } finally {
+      locks.releaseWrite();
+    }
+  }
+
   #takeWrite(): boolean {
     for (let i = 0; i < BURST; i++) if (this.#parts.locks.tryWrite()) return true;
     return false;
   }
 
   /** Captures, seals and backfills what came since the last pass, and makes the database file whole and durable. */
-  #finishTail(): RestartOutcome | undefined {
+  #finishTail(tailFrames: number): RestartOutcome | undefined {
     const { files, capture, backfill, sealNow } = this.#parts;
     if (capture.look() === "torn") return "busy";
-    if (capture.header.mxFrame - backfill.backfilled > TAIL_FRAMES) return "behind";
+    if (capture.header.mxFrame - backfill.backfilled > tailFrames) return "behind";
     capture.advance();
     sealNow();
     fdatasyncSync(files.wal);
@@ -123,8 +148,8 @@ export class WalRestart {
     for (let i = 3; i >= 1; i--) unlock(files.shm, walReadLock(i));
   }
 
-  /** One write of 120 bytes, which no kill can tear; the WAL file is cut only after it. */
-  #restart(shrink: number): void {
+  /** One write of 120 bytes, which no kill can tear. */
+  #restart(): void {
     const { files, capture, backfill } = this.#parts;
     const { image, header } = capture;
     const salt2 = randomFillSync(new Int32Array(1))[0]!;
@@ -143,6 +168,5 @@ export class WalRestart {
     capture.restarted();
     backfill.restarted();
     writeIndexWord(files.shm, OFFSET_BACKFILL_ATTEMPTED, 0);
-    if (fstatSync(files.wal).size > shrink) ftruncateSync(files.wal, 0);
   }
 }
