@@ -1,5 +1,5 @@
 import type { ObjectInfo, ObjectStore } from "../store/store.ts";
-import { SNAPSHOT_LEVEL, type FileName, type LogLayout } from "./layout.ts";
+import { formatTxid, SNAPSHOT_LEVEL, type FileName, type LogLayout } from "./layout.ts";
 
 /** One LTX file of a log, as a listing of the store shows it. */
 export interface LogFile extends FileName {
@@ -23,7 +23,7 @@ export interface ListLogOptions {
 export async function listLog(store: ObjectStore, layout: LogLayout, options: ListLogOptions = {}): Promise<LogFile[]> {
   const { fromTxid, signal } = options;
   const files: LogFile[] = [];
-  const startAfter = fromTxid === undefined ? undefined : `${layout.slotKey(fromTxid).slice(0, -".ltx".length - 17)}`;
+  const startAfter = fromTxid === undefined ? undefined : layout.levelPrefix(0) + formatTxid(fromTxid);
   const found = store.list(layout.filesPrefix, {
     ...(startAfter !== undefined && { startAfter }),
     ...(signal !== undefined && { signal }),
