@@ -61,6 +61,7 @@ export class Capture {
   /** Frames that were read and verified, at or above `#frame`: the commit that they belong to has not ended. */
   #scanned = 0;
   #size: number;
+  #unsummed = 0;
   #lost: SluiceError | undefined;
 
   /** `size`: pages in the database before the first frame. */
@@ -82,6 +83,22 @@ export class Capture {
   /** Pages in the database after the last captured commit. */
   get size(): number {
     return this.#size;
+  }
+
+  /**
+   * The first captured frame that SQLite left without salts and checksum, or 0. Live connections read it well, but
+   * SQLite's recovery stops there: what follows would be lost, or mixed with newer pages of the database file.
+   */
+  get unsummed(): number {
+    return this.#unsummed;
+  }
+
+  /** All captured frames have salts and checksums again; `s1`, `s2` are those of the last. */
+  healed(s1: number, s2: number): void {
+    this.#unsummed = 0;
+    this.#sum1 = this.header.frameSum1 = s1;
+    this.#sum2 = this.header.frameSum2 = s2;
+    this.#scanner.begin(this.#salt1, this.#salt2, this.header.bigEndian, s1, s2);
   }
 
   get place(): WalPlace {
@@ -147,9 +164,7 @@ export class Capture {
       budget -= length;
     }
     if (this.#frame !== end) throw this.#fail("SLU-2007", `no commit ends at frame ${end}`);
-    if (end > 0 && (this.#sum1 !== this.header.frameSum1 || this.#sum2 !== this.header.frameSum2)) {
-      throw this.#fail("SLU-2007", `the wal-index has another checksum for frame ${end}`);
-    }
+    if (end > 0) this.#compareSum();
     return true;
   }
 
@@ -174,6 +189,18 @@ export class Capture {
     this.#scanner.begin(header.salt1, header.salt2, header.bigEndian, header.sum1, header.sum2);
   }
 
+  #compareSum(): void {
+    const { frameSum1, frameSum2, mxFrame } = this.header;
+    if (this.#scanner.isUnsummed) {
+      // The next writer continues from what the wal-index says.
+      this.#scanner.sum.set(frameSum1, frameSum2);
+      this.#sum1 = frameSum1;
+      this.#sum2 = frameSum2;
+    } else if (this.#sum1 !== frameSum1 || this.#sum2 !== frameSum2) {
+      throw this.#fail("SLU-2007", `the wal-index has another checksum for frame ${mxFrame}`);
+    }
+  }
+
   #accept(words: Int32Array, at: number): void {
     const scanner = this.#scanner;
     if (!scanner.next(words, at)) {
@@ -181,6 +208,7 @@ export class Capture {
     }
     this.#scanned++;
     this.#frames.push(scanner.page);
+    if (scanner.isUnsummed && this.#unsummed === 0) this.#unsummed = this.#scanned;
     if (scanner.commitSize === 0) return;
     const first = this.#frame + 1;
     const before = this.#size;
@@ -199,6 +227,7 @@ export class Capture {
     this.#frames.clear();
     this.#frame = 0;
     this.#scanned = 0;
+    this.#unsummed = 0;
     this.#salt1 = this.#salt2 = this.#sum1 = this.#sum2 = 0;
   }
 

@@ -1,5 +1,14 @@
-import { closeSync, fstatSync, openSync, statSync } from "node:fs";
+import { type BigIntStats, closeSync, fstatSync, openSync, statSync } from "node:fs";
 import { SluiceError, systemErrorCode, type SluiceErrorOptions } from "../errors/error.ts";
+
+/** Identifies a file with its content, for as long as nobody sets clocks back; plain strings, to be persisted. */
+export interface FileMark {
+  readonly dev: string;
+  readonly ino: string;
+  readonly sizeBytes: number;
+  readonly mtimeNs: string;
+  readonly ctimeNs: string;
+}
 
 interface Identity {
   readonly dev: number;
@@ -57,11 +66,43 @@ export class DatabaseFiles {
     return undefined;
   }
 
+  /** What tells the database file from any other, and from itself after a change. */
+  mark(): FileMark {
+    return markOf(fstatSync(this.db, { bigint: true }));
+  }
+
   close(): void {
     if (!this.#open) return;
     this.#open = false;
     for (const fd of [this.shm, this.wal, this.db]) closeSync(fd);
   }
+}
+
+/** The mark of the file at `path`, or undefined when there is none. */
+export function fileMark(path: string): FileMark | undefined {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return stat === undefined ? undefined : markOf(stat);
+}
+
+function markOf(stat: BigIntStats): FileMark {
+  const { dev, ino, size, mtimeNs, ctimeNs } = stat;
+  return {
+    dev: String(dev),
+    ino: String(ino),
+    sizeBytes: Number(size),
+    mtimeNs: String(mtimeNs),
+    ctimeNs: String(ctimeNs),
+  };
+}
+
+export function isSameMark(a: FileMark, b: FileMark): boolean {
+  return (
+    a.dev === b.dev &&
+    a.ino === b.ino &&
+    a.sizeBytes === b.sizeBytes &&
+    a.mtimeNs === b.mtimeNs &&
+    a.ctimeNs === b.ctimeNs
+  );
 }
 
 /** A system error as one of the catalogue: full disk, no permission, or input/output. Passes SluiceErrors through. */

@@ -1,10 +1,12 @@
+import { ftruncateSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { isLockedByOther, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { FRAME_HEADER_BYTES } from "../sqlite/wal.ts";
 import { Backfill } from "./backfill.ts";
 import { Capture, type CommitSink } from "./capture.ts";
-import { type DatabaseFiles, fileError } from "./files.ts";
+import { type DatabaseFiles, fileError, type FileMark } from "./files.ts";
+import { healFrames } from "./frame-heal.ts";
 import { FrameList } from "./frame-list.ts";
 import { type Repair, repairHeader } from "./header-repair.ts";
 import type { HeldLocks } from "./held-locks.ts";
@@ -27,6 +29,7 @@ const HARD_RETRY_MS = 10;
 const RESTART_ROUNDS = 6;
 /** Frames that a restart may handle under the WRITE lock: twice this many, and more from try to try. */
 const TAIL_FRAMES = 128;
+const HEAL_TRIES = 200;
 const REPEAT_ERROR_MS = 10_000;
 
 /** What the part that makes batches does for the WAL, and is told about it. */
@@ -44,6 +47,8 @@ export interface WalOwner extends CommitSink {
   /** Un-backfilled frames passed the limit (true), or are well below it again. */
   alarm(on: boolean, frames: number): void;
   repaired(how: Repair): void;
+  /** Frames that SQLite left without checksums got theirs. */
+  healed(): void;
   /** Something failed that is tried again. */
   failed(error: Error): void;
   /** Nothing can be captured any more: SLU-2006 or SLU-2007. Called once. */
@@ -168,6 +173,19 @@ export class LiveWal {
     this.#durable = Math.max(this.#durable, frame);
   }
 
+  /**
+   * Gives frames that SQLite left without checksums theirs; resolves at once when there are none. To be called before
+   * a seal and before a backfill. False when a writer kept the lock all the time.
+   */
+  async heal(): Promise<boolean> {
+    for (let attempt = 0; this.capture.unsummed > 0; attempt++) {
+      if (attempt === HEAL_TRIES) return false;
+      if (healFrames(this.files, this.locks, this.capture)) this.#owner.healed();
+      else await sleep(1);
+    }
+    return true;
+  }
+
   /** Keeps backfills and restarts waiting until the returned function is called. */
   pause(): () => void {
     this.#paused++;
@@ -188,14 +206,28 @@ export class LiveWal {
     this.#onCommit?.();
   }
 
-  /** Backfills everything captured; true when nothing is left. For a clean close, after `stop`. */
-  async backfillAll(): Promise<boolean> {
-    for (;;) {
-      const before = this.backfill.backfilled;
-      if (before === this.capture.frame) return true;
-      const { backfilled } = await this.backfill.pass(this.#durable, this.capture.place, () => false);
-      if (backfilled === before) return false;
-    }
+  /**
+   * For a clean close, after `stop`: brings everything into the database file and leaves an empty WAL, so that no
+   * frames of a killed writer can come to life in it later. Returns what identifies the file as it is then, taken while
+   * nobody could write; undefined when writers or readers were in the way for `patienceMs`.
+   */
+  async finish(patienceMs: number): Promise<FileMark | undefined> {
+    const deadline = performance.now() + patienceMs;
+    do {
+      this.captureNow();
+      if (this.bytes > 0 && (await this.#sealAndBackfill())) {
+        await sleep(HARD_RETRY_MS);
+        continue;
+      }
+      await this.#restart.prepare();
+      let mark: FileMark | undefined;
+      await this.#restart.attempt(DRAIN_HARD_MS, TAIL_FRAMES * RESTART_ROUNDS, () => {
+        ftruncateSync(this.files.wal, 0);
+        mark = this.files.mark();
+      });
+      if (mark !== undefined) return mark;
+    } while (performance.now() < deadline);
+    return undefined;
   }
 
   /** Lets the locks and files go. */
@@ -299,8 +331,9 @@ export class LiveWal {
   /** True when a reader was in the way. */
   async #sealAndBackfill(): Promise<boolean> {
     this.locks.assertHeld();
+    if (!(await this.heal())) return true;
     if (this.#durable < this.capture.frame) this.sealed(await this.#owner.seal());
-    const { blocked } = await this.backfill.pass(this.#durable, this.capture.place, () => this.#isInterrupted());
+    const { blocked } = await this.backfill.pass(this.#durable, this.capture.place, () => this.#paused > 0);
     this.#assertOrder();
     this.#watchBacklog();
     return blocked;

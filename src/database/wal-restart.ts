@@ -61,9 +61,10 @@ export class WalRestart {
 
   /**
    * One try. `drainMs`: how long readers may be waited for while writers are held up. `tailFrames`: how many frames may
-   * be captured, sealed and backfilled under the lock; about 200 of them cost a millisecond.
+   * be captured, sealed and backfilled under the lock; about 200 of them cost a millisecond. `then` runs while the WRITE
+   * lock is still held.
    */
-  async attempt(drainMs: number, tailFrames: number): Promise<RestartOutcome> {
+  async attempt(drainMs: number, tailFrames: number, then?: () => void): Promise<RestartOutcome> {
     const { files, locks } = this.#parts;
     if (!this.#takeWrite()) return "busy";
     try {
@@ -76,6 +77,7 @@ export class WalRestart {
       }
       try {
         this.#restart();
+        then?.();
       } finally {
         this.#unlockReaders();
       }
@@ -123,6 +125,7 @@ export class WalRestart {
     if (capture.look() === "torn") return "busy";
     if (capture.header.mxFrame - backfill.backfilled > tailFrames) return "behind";
     capture.advance();
+    if (capture.unsummed > 0) return "behind";
     sealNow();
     fdatasyncSync(files.wal);
     if (!backfill.passNow(capture.frame, capture.place)) return "readers";

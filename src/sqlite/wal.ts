@@ -107,6 +107,12 @@ export function parseWalHeader(words: Int32Array): WalHeader | undefined {
 /**
  * Reads frames one after the other out of a buffer and checks each: salts, page number, cumulative checksum. The
  * fields tell about the frame that `next` has just accepted.
+ *
+ * One kind of frame has neither salts nor checksum: when a transaction spills, writes a spilled page again and then
+ * goes back to a savepoint, SQLite keeps a stale `iReCksum` (wal.c, `sqlite3WalSavepointUndo`, `walRewriteChecksums`)
+ * and leaves 16 zero bytes in committed frames. The frame after them continues from a checksum that is in no file.
+ * They are accepted and reported as `isUnsummed`; whoever reads them must know from the wal-index that they are
+ * committed, and compare its checksum of the last frame.
  */
 export class FrameScanner {
   readonly sum = new WalChecksum();
@@ -114,6 +120,8 @@ export class FrameScanner {
   page = 0;
   /** Pages in the database after the commit that this frame ends; 0 when it ends none. */
   commitSize = 0;
+  isUnsummed = false;
+  #afterUnsummed = false;
   #salt1 = 0;
   #salt2 = 0;
   #swap = false;
@@ -128,23 +136,59 @@ export class FrameScanner {
     this.#salt1 = salt1 | 0;
     this.#salt2 = salt2 | 0;
     this.#swap = mustSwap(bigEndian);
+    this.#afterUnsummed = false;
     this.sum.set(s1, s2);
   }
 
   /** Checks the frame at word `at`. False (and the checksum is not moved on) when it does not belong here. */
   next(words: Int32Array, at: number): boolean {
-    if (words[at + 2] !== this.#salt1 || words[at + 3] !== this.#salt2) return false;
     const page = bigEndianWord(words, at) >>> 0;
     if (page === 0) return false;
-    const { s1, s2 } = this.sum;
-    this.sum.add(words, at, 2, this.#swap);
-    this.sum.add(words, at + 6, this.#pageWords, this.#swap);
-    if (this.sum.s1 !== bigEndianWord(words, at + 4) || this.sum.s2 !== bigEndianWord(words, at + 5)) {
-      this.sum.set(s1, s2);
-      return false;
+    const stored1 = bigEndianWord(words, at + 4);
+    const stored2 = bigEndianWord(words, at + 5);
+    const salt1 = words[at + 2];
+    const salt2 = words[at + 3];
+    if (salt1 !== this.#salt1 || salt2 !== this.#salt2) {
+      if (salt1 !== 0 || salt2 !== 0 || stored1 !== 0 || stored2 !== 0) return false;
+      this.isUnsummed = true;
+      this.#afterUnsummed = true;
+      this.sum.set(0, 0);
+    } else {
+      const { s1, s2 } = this.sum;
+      this.sum.add(words, at, 2, this.#swap);
+      this.sum.add(words, at + 6, this.#pageWords, this.#swap);
+      if (this.sum.s1 !== stored1 || this.sum.s2 !== stored2) {
+        if (!this.#afterUnsummed) {
+          this.sum.set(s1, s2);
+          return false;
+        }
+        this.sum.set(stored1, stored2);
+      }
+      this.isUnsummed = false;
+      this.#afterUnsummed = false;
     }
     this.page = page;
     this.commitSize = bigEndianWord(words, at + 1) >>> 0;
     return true;
   }
+}
+
+/**
+ * Gives the frame at word `at` the salts of its header and the checksum that continues `sum`, in place. `words` holds
+ * the whole frame.
+ */
+export function signFrame(
+  words: Int32Array,
+  at: number,
+  pageSize: number,
+  generation: { readonly salt1: number; readonly salt2: number; readonly bigEndian: boolean },
+  sum: WalChecksum,
+): void {
+  const swap = mustSwap(generation.bigEndian);
+  sum.add(words, at, 2, swap);
+  sum.add(words, at + 6, pageSize / 4, swap);
+  words[at + 2] = generation.salt1;
+  words[at + 3] = generation.salt2;
+  words[at + 4] = bigEndianValue(sum.s1);
+  words[at + 5] = bigEndianValue(sum.s2);
 }
