@@ -86,6 +86,13 @@ export const logCodes = {
     normal: "Never.",
     remedy: "Something changed objects in the store. A snapshot from the live database heals the log.",
   },
+  "SLU-4112": {
+    title: "A snapshot was given up",
+    meaning:
+      "The database could not hold one picture for long enough: writing it to the store took longer than the WAL may grow. Writers were not stopped; the snapshot is tried again later.",
+    normal: "Now and then, while the store is slow and the application writes much.",
+    remedy: "If it stays so, the uplink is too slow for the size of the database.",
+  },
   "SLU-4501": {
     title: "No backup found",
     meaning: "The store has no file of this database's log, so there is nothing to restore.",

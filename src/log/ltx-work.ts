@@ -1,0 +1,17 @@
+import type { DatabaseSnapshot } from "../database/contract.ts";
+
+export interface MergedFile {
+  readonly minTxid: number;
+  readonly maxTxid: number;
+  /** Header time of the last input. */
+  readonly timestampMs: number;
+  readonly sizeBytes: number;
+}
+
+/** Heavy work on LTX files, done away from the event loop. */
+export interface LtxWork {
+  /** Merges LTX files, oldest first, into a new one with the header of the last. */
+  merge(inputs: readonly string[], output: string, signal: AbortSignal): Promise<MergedFile>;
+  /** The level-9 file of a snapshot, in order. */
+  encodeSnapshot(snapshot: DatabaseSnapshot): AsyncIterable<Uint8Array>;
+}
