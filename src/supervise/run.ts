@@ -1,0 +1,227 @@
+import { constants } from "node:os";
+import type { Logger } from "pino";
+import { isSluiceError } from "../errors/error.ts";
+import { Application } from "./application.ts";
+import { entriesFor, type ExecEntry, type Role } from "./exec-list.ts";
+import { Guardian } from "./guardian-client.ts";
+import { endOldGuardian } from "./guardian-file.ts";
+import type { Environment } from "./messages.ts";
+
+/** The databases of this node, as `run` needs them. */
+export interface RunNode {
+  /**
+   * Restores what is missing, opens what is there, and replicates from then on. Resolves when the application may
+   * start. Rejects when it must not. When `stopping` aborts first, it rejects soon, with whatever error.
+   */
+  start(stopping: AbortSignal): Promise<void>;
+  /**
+   * Drains: captures what is there, appends it, and lets go, within its own limit. Also called after a `start` that
+   * failed. Resolves with one sentence for each database whose last commits are not in the store, which names the
+   * database and how much is missing.
+   */
+  stop(): Promise<readonly string[]>;
+}
+
+export interface RunOptions {
+  readonly node: RunNode;
+  readonly role: Role;
+  readonly entries: readonly ExecEntry[];
+  /** Where the guardian is noted, so that the next start finds it: beside the databases. */
+  readonly guardianFile: string;
+  /** The environment of the application. */
+  readonly env: Environment;
+  readonly log: Logger;
+  /** From SIGTERM until the application is killed. */
+  readonly stopLimitMs?: number;
+  /** Aborted with an error when the node can't go on: the application is ended then. */
+  readonly fatal?: AbortSignal;
+}
+
+export const STOP_LIMIT_MS = 30_000;
+
+/** Ask Sluice to stop; the first goes to the application as it is, a second ends Sluice at once. */
+const STOPPING = ["SIGTERM", "SIGINT"] as const;
+/** Are the application's business: reload, reopen logs, more or fewer workers, another window size. */
+const FORWARDED = ["SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"] as const;
+/** One Ctrl-C can arrive twice, from the terminal and from a wrapper that passes it on. */
+const SAME_SIGNAL_MS = 200;
+
+/**
+ * What `sluice run` does, once the configuration is read: the databases first, then the application, then the drain.
+ *
+ * preparing: an earlier life's guardian is ended; the node starts. A stop signal ends it without the application.
+ * running: the application runs under its guardian. Left when it ends, by a stop signal, when the guardian is lost, or
+ *   when the node can't go on. Without a command, only the last three.
+ * draining: nothing of the application is left; the node drains.
+ *
+ * Resolves with the exit status: the application's; without a command 0 after a stop signal, or 1 when not everything
+ * is in the store; 128 + the signal's number when one came before the application had started, and after a second one;
+ * 1 when Sluice itself failed. The caller exits with it at once. What went wrong was logged.
+ */
+export async function runApplication(options: RunOptions): Promise<number> {
+  const signals = new Signals();
+  try {
+    return await Promise.race([signals.second, new Run(options, signals).run()]);
+  } finally {
+    signals[Symbol.dispose]();
+  }
+}
+
+class Run {
+  readonly #options: RunOptions;
+  readonly #signals: Signals;
+  #failed = false;
+
+  constructor(options: RunOptions, signals: Signals) {
+    this.#options = options;
+    this.#signals = signals;
+  }
+
+  async run(): Promise<number> {
+    const { node, guardianFile, entries, role } = this.#options;
+    let status = 0;
+    try {
+      await endOldGuardian(guardianFile);
+    } catch (error) {
+      // Before the node was touched: another Sluice may be looking after it.
+      this.#fail(error);
+      return 1;
+    }
+    try {
+      await node.start(this.#signals.stopping);
+      const now = entriesFor(role, entries);
+      status = now.length > 0 ? await this.#runCommands(now) : await this.#waitForStop();
+    } catch (error) {
+      if (this.#signals.stopping.aborted) status = this.#signals.status;
+      else this.#fail(error);
+    }
+    const drained = await this.#drain();
+    if (this.#failed) return 1;
+    return status === 0 && !drained && entries.length === 0 ? 1 : status;
+  }
+
+  async #runCommands(entries: readonly ExecEntry[]): Promise<number> {
+    const { guardianFile, env, log, stopLimitMs = STOP_LIMIT_MS } = this.#options;
+    if (this.#signals.stopping.aborted) return this.#signals.status;
+    const guardian = await Guardian.start(guardianFile);
+    const application = new Application({ guardian, entries, env, log, stopLimitMs });
+    void guardian.lost.then((error) => (guardian.closing ? undefined : this.#fail(error)));
+    this.#onFatal(() => application.stop("SIGTERM"));
+    this.#signals.handle({
+      stop: (name) => application.stop(name),
+      forward: (name) => application.forward(name),
+      suspend: () => application.forward("SIGSTOP", true),
+      resume: () => application.forward("SIGCONT", true),
+    });
+    // A second signal makes the caller exit: the guardian then kills what is left.
+    return application.run();
+  }
+
+  async #waitForStop(): Promise<number> {
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.#onFatal(() => resolve(1));
+    const stop = (): void => resolve(0);
+    // Nobody else would want these: a terminal that is closed, or Ctrl-\.
+    const forward = (name: NodeJS.Signals): void => {
+      if (name === "SIGHUP" || name === "SIGQUIT") resolve(0);
+    };
+    this.#signals.handle({ stop, forward, suspend: () => {}, resume: () => {} });
+    return promise;
+  }
+
+  #onFatal(end: () => void): void {
+    const { fatal } = this.#options;
+    const onAbort = (): void => {
+      this.#fail(fatal?.reason);
+      end();
+    };
+    if (fatal?.aborted) onAbort();
+    else fatal?.addEventListener("abort", onAbort, { once: true });
+  }
+
+  /** Whether everything is in the store. */
+  async #drain(): Promise<boolean> {
+    try {
+      const missing = await this.#options.node.stop();
+      for (const sentence of missing) this.#options.log.error({ code: "SLU-6009" }, sentence);
+      return missing.length === 0;
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.#failed = true;
+    const fields = isSluiceError(error) ? { code: error.code, hint: error.hint } : { err: error };
+    this.#options.log.error(fields, error instanceof Error ? error.message : String(error));
+  }
+}
+
+interface SignalHandler {
+  stop(name: NodeJS.Signals): void;
+  forward(name: NodeJS.Signals): void;
+  /** Sluice is about to be stopped by the terminal (Ctrl-Z). */
+  suspend(): void;
+  resume(): void;
+}
+
+/** The signals that this process gets, from the beginning of `run` to its end. */
+class Signals {
+  readonly #stopping = new AbortController();
+  readonly #second = Promise.withResolvers<number>();
+  readonly #listeners: [NodeJS.Signals, () => void][] = [];
+  #handler: SignalHandler | undefined;
+  #first: { readonly name: NodeJS.Signals; readonly atMs: number } | undefined;
+
+  constructor() {
+    for (const name of STOPPING) this.#on(name, () => this.#stop(name));
+    for (const name of FORWARDED) this.#on(name, () => this.#handler?.forward(name));
+    this.#on("SIGTSTP", () => {
+      this.#handler?.suspend();
+      process.kill(process.pid, "SIGSTOP");
+    });
+    this.#on("SIGCONT", () => this.#handler?.resume());
+  }
+
+  /** Aborted by the first stop signal. */
+  get stopping(): AbortSignal {
+    return this.#stopping.signal;
+  }
+
+  /** 128 + the number of the signal that asked to stop; 0 before. */
+  get status(): number {
+    return this.#first === undefined ? 0 : 128 + constants.signals[this.#first.name];
+  }
+
+  /** Resolves with the exit status when a second stop signal comes. */
+  get second(): Promise<number> {
+    return this.#second.promise;
+  }
+
+  /** Who gets the signals from now on; told at once when a stop was asked for already. */
+  handle(handler: SignalHandler): void {
+    this.#handler = handler;
+    if (this.#first !== undefined) handler.stop(this.#first.name);
+  }
+
+  [Symbol.dispose](): void {
+    for (const [name, listener] of this.#listeners) process.removeListener(name, listener);
+  }
+
+  #on(name: NodeJS.Signals, listener: () => void): void {
+    this.#listeners.push([name, listener]);
+    process.on(name, listener);
+  }
+
+  #stop(name: NodeJS.Signals): void {
+    const now = performance.now();
+    if (this.#first === undefined) {
+      this.#first = { name, atMs: now };
+      this.#handler?.stop(name);
+      this.#stopping.abort();
+    } else if (name !== this.#first.name || now - this.#first.atMs >= SAME_SIGNAL_MS) {
+      this.#second.resolve(128 + constants.signals[name]);
+    }
+  }
+}
