@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, constants, fchmodSync, fchownSync, fsyncSync, openSync, type Stats } from "node:fs";
+import { closeSync, constants, fchmodSync, fchownSync, fstatSync, fsyncSync, openSync, type Stats } from "node:fs";
 import { link, open, readdir, realpath, rename, stat, statfs, unlink } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { isSluiceError, SluiceError, systemErrorCode } from "../errors/error.ts";
@@ -74,12 +74,18 @@ export class RestoreTarget implements Disposable {
   /** Throws SLU-4506 unless the disk has room for `sizeBytes` in the temporary file, and a little more. */
   async ensureRoom(sizeBytes: number): Promise<void> {
     const { bavail, bsize } = await statfs(dirname(this.path));
-    const freeBytes = bavail * bsize;
+    // What an earlier attempt has written there already is taken, but not by others.
+    const freeBytes = bavail * bsize + fstatSync(this.#fd).blocks * 512;
     if (freeBytes >= sizeBytes + ROOM_LEFT_BYTES) return;
     throw new SluiceError(
       "SLU-4506",
       `${this.path}: the restored database has ${megabytes(sizeBytes)}, and only ${megabytes(freeBytes)} are free`,
     );
+  }
+
+  /** Of the temporary file, in bytes. */
+  size(): number {
+    return fstatSync(this.#fd).size;
   }
 
   /** Makes the written file durable. Its descriptor stays open. */

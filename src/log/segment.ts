@@ -1,0 +1,93 @@
+import { SluiceError } from "../errors/error.ts";
+import { Crc64 } from "../ltx/crc64.ts";
+import { PAGE_FLAG_SIZE, PAGE_HEADER_BYTES } from "../ltx/header.ts";
+import { decompressBlock, decompressFrame } from "../ltx/lz4.ts";
+import { overPage, PageSum } from "../ltx/page-sum.ts";
+
+/** A run of page frames of one LTX file, with what to do with each. */
+export interface Segment {
+  /** Of the file, for messages. */
+  readonly name: string;
+  readonly pageSize: number;
+  /** The frames; owned by the decoder, which may overwrite them. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Page number of each frame, as the file's index says. */
+  readonly pages: Uint32Array<ArrayBuffer>;
+  /** Where each frame begins in `bytes`, and after the last where that ends. */
+  readonly offsets: Uint32Array<ArrayBuffer>;
+  /** 1 where the page is wanted; of the others only the checksum is. */
+  readonly wanted: Uint8Array<ArrayBuffer>;
+  /** The file to write wanted pages to. */
+  readonly fd: number;
+  /** Two signed words for each page, low half first, at 2 · (page − 1): the sums of wanted pages go here. */
+  readonly sums: Int32Array;
+}
+
+/** A segment's part of the LTX file checksum: the CRC-64 of frame headers and uncompressed pages. */
+export interface SegmentSum {
+  readonly crc: bigint;
+  readonly hashedBytes: number;
+}
+
+/** Contiguous pages are written in runs of at most this. */
+const RUN_BYTES = 1024 * 1024;
+const SIZE_BYTES = 4;
+
+let run: Buffer | undefined;
+
+/**
+ * Decodes the pages of a segment, writes the wanted ones at their places in the database file, and sums them: one
+ * pass over each page gives both the file's checksum and the page's sum. Throws SLU-5001 or SLU-5002 for a damaged
+ * frame, and what `write` throws.
+ */
+export function decodeSegment(
+  segment: Segment,
+  write: (fd: number, bytes: Uint8Array, position: number) => void,
+): SegmentSum {
+  const { bytes, pages, offsets, wanted, pageSize, fd, sums, name } = segment;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const crc = new Crc64();
+  const sum = new PageSum(pageSize);
+  const over = overPage(pageSize);
+  const buffer = (run ??= Buffer.allocUnsafeSlow(RUN_BYTES));
+  let hashedBytes = 0;
+  let runStart = 0;
+  let runPages = 0;
+
+  for (let i = 0; i < pages.length; i++) {
+    const page = pages[i]!;
+    const start = offsets[i]!;
+    const end = offsets[i + 1]!;
+    const flags = view.getUint16(start + 4);
+    const sized = flags === PAGE_FLAG_SIZE;
+    const content = start + PAGE_HEADER_BYTES + (sized ? SIZE_BYTES : 0);
+    if (view.getUint32(start) !== page || flags > PAGE_FLAG_SIZE || content >= end) throw misplaced(name, page);
+    if (sized && view.getUint32(content - SIZE_BYTES) !== end - content) throw misplaced(name, page);
+    // Before the decompression, which overwrites the size.
+    crc.update(bytes, start, content);
+    const decoded = sized
+      ? decompressBlock(bytes, content, end, pageSize)
+      : decompressFrame(bytes.subarray(content, end), pageSize);
+    sum.of(page, decoded, 0, pageSize);
+    const shifted = over.shift(crc.lo, crc.hi);
+    crc.set(shifted.lo ^ sum.contentLo, shifted.hi ^ sum.contentHi);
+    hashedBytes += content - start + pageSize;
+    if (wanted[i] === 0) continue;
+
+    sums[2 * (page - 1)] = sum.lo;
+    sums[2 * (page - 1) + 1] = sum.hi;
+    if (page !== runStart + runPages || (runPages + 1) * pageSize > RUN_BYTES) {
+      if (runPages > 0) write(fd, buffer.subarray(0, runPages * pageSize), (runStart - 1) * pageSize);
+      runStart = page;
+      runPages = 0;
+    }
+    buffer.set(decoded, runPages * pageSize);
+    runPages++;
+  }
+  if (runPages > 0) write(fd, buffer.subarray(0, runPages * pageSize), (runStart - 1) * pageSize);
+  return { crc: crc.value(), hashedBytes };
+}
+
+function misplaced(name: string, page: number): SluiceError {
+  return new SluiceError("SLU-5001", `${name}: there is no frame of page ${page} where the index says`);
+}
