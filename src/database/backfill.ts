@@ -59,12 +59,6 @@ export class Backfill {
   /** At opening: `frame` is what the wal-index says and the start-up capture has read. */
   begin(frame: number): void {
     this.#backfilled = frame;
-    this.#frames.dropThrough(frame);
-  }
-
-  /** The wal-index was repaired and says 0 again: pages are copied once more, which changes nothing. */
-  repaired(backfilled: number): void {
-    if (backfilled > this.#backfilled) throw this.#broken(`nBackfill is ${backfilled}, not ${this.#backfilled}`);
   }
 
   /** Sluice has restarted the WAL. */
@@ -74,7 +68,7 @@ export class Backfill {
 
   /**
    * One pass up to `limit` at most: the last frame of `place`'s generation that is in a locally durable batch.
-   * `paused` is asked while it works; when it says so, the pass ends without having done anything that counts.
+   * `stopped` is asked while it works; when it says so, the pass ends without having done anything that counts.
    */
   async pass(limit: number, place: WalPlace, stopped: () => boolean): Promise<PassResult> {
     const wanted = Math.min(limit, this.#backfilled + PASS_FRAMES);
@@ -164,7 +158,6 @@ export class Backfill {
   #publish(target: number): void {
     writeIndexWord(this.#files.shm, OFFSET_BACKFILL, target);
     this.#backfilled = target;
-    this.#frames.dropThrough(target);
   }
 
   #read(): void {

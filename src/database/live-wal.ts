@@ -12,6 +12,7 @@ import { type Repair, repairHeader } from "./header-repair.ts";
 import type { HeldLocks } from "./held-locks.ts";
 import type { DatabaseLimits } from "./limits.ts";
 import type { OpenedFiles } from "./opening.ts";
+import { PageView } from "./page-view.ts";
 import { type Activity, WakeUp } from "./wake-up.ts";
 import { WalRestart } from "./wal-restart.ts";
 
@@ -158,7 +159,7 @@ export class LiveWal {
 
   /** Everything up to `durable` is in a locally durable batch: capture goes on by itself from now on. */
   start(durable: number): void {
-    this.#durable = durable;
+    this.sealed(durable);
     this.#wakeUp = new WakeUp(
       this.files.walPath,
       () => this.#look(),
@@ -171,6 +172,16 @@ export class LiveWal {
   sealed(frame: number): void {
     if (frame > this.capture.frame) throw this.#internal(`frame ${frame} was sealed but not captured`);
     this.#durable = Math.max(this.#durable, frame);
+    this.#forget();
+  }
+
+  /**
+   * The database as it was after frame `frame`, which ended a commit that left it with `size` pages. Right while
+   * `pause` holds, or for as long as nothing else runs in the queue.
+   */
+  view(frame: number, size: number): PageView {
+    const pairs = this.frames.newest(this.backfill.backfilled + 1, frame, size);
+    return new PageView(this.files, this.pageSize, size, pairs);
   }
 
   /**
@@ -335,6 +346,7 @@ export class LiveWal {
     if (this.#durable < this.capture.frame) this.sealed(await this.#owner.seal());
     const { blocked } = await this.backfill.pass(this.#durable, this.capture.place, () => this.#paused > 0);
     this.#assertOrder();
+    this.#forget();
     this.#watchBacklog();
     return blocked;
   }
@@ -369,6 +381,11 @@ export class LiveWal {
         resolve();
       };
     });
+  }
+
+  /** Frames that are in a batch and in the database file are of no use any more. */
+  #forget(): void {
+    this.frames.dropThrough(Math.min(this.backfill.backfilled, this.#durable));
   }
 
   /** Invariant 2. */

@@ -37,6 +37,13 @@ export function runPython(path: string, code: string): string {
   return execFileSync("python3", ["-u", "-c", prelude(path) + code], { encoding: "utf8" }).trim();
 }
 
+/** The same without blocking this process; throws when it fails. */
+export async function runPythonBeside(path: string, code: string): Promise<string> {
+  const { code: status, output } = await startPython(path, code).ended;
+  if (status !== 0) throw new Error(output);
+  return output.trim();
+}
+
 function prelude(path: string): string {
   return `import sqlite3, sys, time
 db = sqlite3.connect(${JSON.stringify(path)}, timeout=10, isolation_level=None)
