@@ -36,6 +36,8 @@ export interface Epoch {
 interface Survey {
   readonly identity: LogIdentity;
   readonly listing: LogListing;
+  /** The log ends before what the state has confirmed, and the user has accepted that. */
+  readonly rolledBack: boolean;
 }
 
 /**
@@ -61,12 +63,11 @@ export async function takeOver(options: TakeoverOptions): Promise<Epoch> {
   const { context, database, signal } = options;
   for (;;) {
     throwIfStopped(context, signal);
-    const { identity, listing } = await survey(options);
-    if (!(await settle(options))) continue;
+    const { identity, listing, rolledBack } = await survey(options);
+    if (!(await settle(options, listing))) continue;
     const state = boundState(database);
     const head = Math.max(listing.head, state.confirmed.txid);
     const timestampMs = await compare(options, identity, listing, state);
-    const rolledBack = listing.head < state.confirmed.txid && options.acceptRollback === true;
     const writer = (options.drawWriter ?? drawWriter)();
     const batch = await database.freezeTakeover({
       txid: head + 1,
@@ -74,8 +75,7 @@ export async function takeOver(options: TakeoverOptions): Promise<Epoch> {
       minTimestampMs: Math.max(timestampMs, state.confirmed.timestampMs),
       full: head === 0 || rolledBack,
     });
-    if (!(await claim(options, batch))) continue;
-    listing.add(ownRecord(context, batch));
+    if (!(await claim(options, batch, listing))) continue;
     await database.begin(batch.txid, writer);
     context.onEvent({ type: "taken-over", txid: batch.txid, position: batch.position });
     return { logId: identity.logId, epoch: batch.txid, listing, gap: listing.firstGap() };
@@ -118,18 +118,19 @@ async function survey(options: TakeoverOptions): Promise<Survey> {
   }
   identity ??= await ensureIdentity(context, {}, signal);
   if (state?.logId !== identity.logId) await database.bindLog({ logId: identity.logId, nodeId });
-  return { identity, listing };
+  const { txid = 0 } = database.logState?.confirmed ?? {};
+  return { identity, listing, rolledBack: listing.head < txid };
 }
 
 /**
  * Sends what an earlier life has sealed. False when its takeover record did not make it: look again.
  * Throws SLU-4101 when another writer has the slot.
  */
-async function settle(options: TakeoverOptions): Promise<boolean> {
+async function settle(options: TakeoverOptions, listing: LogListing): Promise<boolean> {
   const { context, database, signal } = options;
   for (let batch = database.frozen[0]; batch !== undefined; batch = database.frozen[0]) {
     if (batch.epoch === batch.txid) {
-      if (!(await claim(options, batch))) return false;
+      if (!(await claim(options, batch, listing))) return false;
       continue;
     }
     // The slot after an own record is free, own, or a takeover record, which is never deleted: `written` is true.
@@ -138,6 +139,7 @@ async function settle(options: TakeoverOptions): Promise<boolean> {
       throw passed({ url: context.url, path: database.path }, boundState(database), how);
     }
     await database.confirm(batch.txid);
+    listing.add(ownRecord(context, batch));
   }
   return true;
 }
@@ -173,7 +175,7 @@ async function compare(
  * Appends a takeover record and makes sure that it counts. False when it does not: its pages are in the open batch
  * again, and the log has to be looked at anew.
  */
-async function claim(options: TakeoverOptions, batch: FrozenBatch): Promise<boolean> {
+async function claim(options: TakeoverOptions, batch: FrozenBatch, listing: LogListing): Promise<boolean> {
   const { context, database, signal } = options;
   if ((await append(context, batch, signal)) === "lost") {
     await database.abandonTakeover(batch.txid);
@@ -190,6 +192,7 @@ async function claim(options: TakeoverOptions, batch: FrozenBatch): Promise<bool
   }
   if (files.length === 0) {
     await database.confirm(batch.txid);
+    listing.add(ownRecord(context, batch));
     return true;
   }
   // A file that covers the slot and is older than the object in it: retention had emptied the slot, and the store's
