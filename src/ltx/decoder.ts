@@ -13,7 +13,7 @@ import {
 } from "./header.ts";
 import { decompressBlock, decompressFrame, frameLength } from "./lz4.ts";
 import { IndexBuilder } from "./page-index.ts";
-import { overPage, PageSum } from "./page-sum.ts";
+import { PageSum } from "./page-sum.ts";
 
 /** What a decoder gives out. The page's bytes are valid only during the call. */
 export interface PageSink {
@@ -103,7 +103,7 @@ export class LtxDecoder {
     const bytes = this.#buffer.subarray(this.#from, this.#from + HEADER_BYTES);
     const header = decodeHeader(bytes, this.#name);
     this.#header = header;
-    this.#crc = new FileCrc(overPage(header.pageSize));
+    this.#crc = new FileCrc(header.pageSize);
     this.#sum = new PageSum(header.pageSize);
     this.#lockPage = lockPage(header.pageSize);
     this.#crc.bytes(bytes);

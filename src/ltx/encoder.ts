@@ -3,13 +3,15 @@ import { FileCrc } from "./file-crc.ts";
 import { encodeHeader, HEADER_BYTES, type LtxHeader, lockPage, PAGE_FLAG_SIZE, PAGE_HEADER_BYTES } from "./header.ts";
 import { IndexBuilder } from "./page-index.ts";
 import { compressBlock } from "./lz4.ts";
-import { overPage, PageSum } from "./page-sum.ts";
+import { PageSum } from "./page-sum.ts";
 
 const SIZE_BYTES = 4;
 const CHUNK_BYTES = 256 * 1024;
 
 /** What was written. */
 export interface LtxSummary {
+  /** The first 100 bytes. */
+  readonly header: Uint8Array;
   readonly sizeBytes: number;
   readonly pages: number;
   readonly fileChecksum: bigint;
@@ -38,11 +40,9 @@ export class LtxEncoder {
     this.#header = header;
     this.#write = write;
     this.sum = new PageSum(header.pageSize);
-    this.#crc = new FileCrc(overPage(header.pageSize));
+    this.#crc = new FileCrc(header.pageSize);
     this.#lockPage = lockPage(header.pageSize);
-    const bytes = encodeHeader(header);
-    this.#crc.bytes(bytes);
-    this.#put(bytes);
+    this.#put(encodeHeader(header));
   }
 
   /** Adds the page `pgno`, whose content begins at `start`. Throws SLU-5000 for one that may not come here. */
@@ -70,8 +70,11 @@ export class LtxEncoder {
     this.#pages += 1;
   }
 
-  /** Writes index and trailer. A snapshot (first TXID 1) must have had all its pages. */
-  finish(): LtxSummary {
+  /**
+   * Writes index and trailer. A snapshot (first TXID 1) must have had all its pages. `header`: the final one, where
+   * its fields follow from the pages; the caller then replaces the first 100 bytes by `header` of the result.
+   */
+  finish(header = this.#header): LtxSummary {
     const { minTxid, pageCount } = this.#header;
     const end = pageCount === this.#lockPage ? pageCount - 1 : pageCount;
     if (minTxid === 1 && this.#last !== end)
@@ -82,12 +85,13 @@ export class LtxEncoder {
     const postApply = new Uint8Array(8);
     this.#crc.bytes(postApply);
     this.#put(postApply);
+    const final = encodeHeader(header);
     const checksum = new Uint8Array(8);
-    const fileChecksum = this.#crc.value();
+    const fileChecksum = this.#crc.valueAfter(final);
     new DataView(checksum.buffer).setBigUint64(0, fileChecksum);
     this.#put(checksum);
     this.#flush();
-    return { sizeBytes: this.#written, pages: this.#pages, fileChecksum };
+    return { header: final, sizeBytes: this.#written, pages: this.#pages, fileChecksum };
   }
 
   /** Room for `bytes` in the chunk; where it begins. */

@@ -98,4 +98,12 @@ export const databaseCodes = {
     normal: "While Sluice stops.",
     remedy: "Nothing.",
   },
+  "SLU-2014": {
+    title: "The state of a database is damaged",
+    meaning:
+      "The file `state` in the database's `.NAME-sluice` directory holds no whole state, so Sluice can't know what the log has of this database. Nothing was changed.",
+    normal: "Never. A kill or a power loss leaves the state before the last one.",
+    remedy:
+      "Move the `.NAME-sluice` directory away and start with `--adopt`: the log is restored, and the file that is there now goes to the quarantine.",
+  },
 } as const;
