@@ -4,7 +4,7 @@ import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import { recordHeader } from "../ltx/record.ts";
-import { SHARED_RANGE, tryLock, unlock } from "../sqlite/locks.ts";
+import { SHARED_FIRST, SHARED_SIZE, tryLock, unlock } from "../sqlite/locks.ts";
 import { fileError } from "./files.ts";
 import { writeAt } from "./io.ts";
 import { readLocal } from "./local-batches.ts";
@@ -22,7 +22,7 @@ export async function applyForward(file: string, stateDir: string, slots: readon
   mergeWal(file);
   const fd = openSync(file, "r+");
   try {
-    if (!tryLock(fd, "exclusive", SHARED_RANGE)) throw inUse(file);
+    if (!tryLock(fd, "exclusive", SHARED_FIRST, SHARED_SIZE)) throw inUse(file);
     let size = 0;
     for (const txid of slots) {
       const header = await readLocal(stateDir, txid, {
@@ -32,7 +32,7 @@ export async function applyForward(file: string, stateDir: string, slots: readon
     }
     ftruncateSync(fd, size);
     fsyncSync(fd);
-    unlock(fd, SHARED_RANGE);
+    unlock(fd, SHARED_FIRST, SHARED_SIZE);
   } catch (error) {
     throw fileError(error, file, "write");
   } finally {
