@@ -30,6 +30,8 @@ export interface ApplyOptions {
   readonly readersWaitMs: number;
   /** Called for each page whose content changes; `before` or `after` is missing where the file grows or shrinks. */
   readonly onPage: (page: number, before: Uint8Array | undefined, after: Uint8Array | undefined) => void;
+  /** Called after the last `onPage` and before the file is touched; a rejection calls the update off. */
+  readonly beforeCommit?: () => Promise<void>;
 }
 
 /**
@@ -72,6 +74,7 @@ async function underReserved(
     changed = await journalPages(path, file, writer, oldCount, changes, options);
     await writer.seal();
     await syncDirectory(path);
+    await options.beforeCommit?.();
   } catch (error) {
     // RESERVED is held and the database is as it was, so nobody needs the journal.
     await unlink(`${path}-journal`);

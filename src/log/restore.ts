@@ -201,7 +201,7 @@ function stateOf(assembly: Assembly, plan: Plan, logId: string | undefined, sour
 }
 
 /** Makes the file durable while SQLite looks at it; returns how long that took. */
-async function verifyFile(
+export async function verifyFile(
   target: RestoreTarget,
   check: IntegrityCheck,
   progress: Progress,
