@@ -22,4 +22,12 @@ export const ltxCodes = {
     remedy:
       "Restore to an earlier TXID or time with `sluice restore --txid` or `--timestamp`. Check the store and the disk it is on.",
   },
+  "SLU-5003": {
+    title: "LTX files that don't follow each other",
+    meaning:
+      "Files that were to be merged leave a gap between their TXIDs, or have other page sizes. Nothing was merged.",
+    normal: "Never.",
+    remedy:
+      "`sluice ltx --level all` shows which TXIDs are covered. A snapshot, which Sluice makes at its next start, closes a gap.",
+  },
 } as const;

@@ -1,0 +1,126 @@
+import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
+import { SluiceError } from "../errors/error.ts";
+import { LtxDecoder } from "./decoder.ts";
+import { LtxEncoder } from "./encoder.ts";
+import type { LtxHeader } from "./header.ts";
+
+const CHUNK_BYTES = 128 * 1024;
+
+interface Page {
+  readonly pgno: number;
+  readonly content: Uint8Array;
+}
+
+/** What a merge made. */
+export interface Merged {
+  readonly header: LtxHeader;
+  readonly sizeBytes: number;
+}
+
+/**
+ * Merges contiguous LTX files, oldest first, into the new file `output` (superfly/ltx `Compactor`): the newest content
+ * of each page, without pages past the end of the last file's database; the last file's header with the first one's
+ * first TXID. Every input is verified; memory is bounded by one chunk of each.
+ *
+ * A generator, so that it can be run with pauses: it yields after each page. Throws SLU-5001 to SLU-5003 and system
+ * errors, with nothing left behind; `output` appears when it's whole and synced.
+ */
+export function* mergeFiles(inputs: readonly string[], output: string): Generator<void, Merged> {
+  const temporary = `${output}.tmp`;
+  const streams: PageStream[] = [];
+  const fd = openSync(temporary, "w", 0o600);
+  try {
+    for (const input of inputs) streams.push(new PageStream(input));
+    const header = mergedHeader(streams);
+    const encoder = new LtxEncoder(header, (chunk) => writeAll(fd, chunk));
+    for (;;) {
+      const page = newest(streams);
+      if (page === undefined) break;
+      if (page.pgno <= header.pageCount) encoder.page(page.pgno, page.content);
+      yield;
+    }
+    const { sizeBytes } = encoder.finish();
+    fsyncSync(fd);
+    renameSync(temporary, output);
+    return { header, sizeBytes };
+  } finally {
+    closeSync(fd);
+    rmSync(temporary, { force: true });
+    for (const stream of streams) stream.close();
+  }
+}
+
+/** Takes the lowest page from all streams that have it; the content of the newest one counts. */
+function newest(streams: readonly PageStream[]): Page | undefined {
+  let lowest: Page | undefined;
+  for (const stream of streams) {
+    const page = stream.peek();
+    if (page !== undefined && (lowest === undefined || page.pgno <= lowest.pgno)) lowest = page;
+  }
+  if (lowest !== undefined) for (const stream of streams) if (stream.peek()?.pgno === lowest.pgno) stream.shift();
+  return lowest;
+}
+
+function mergedHeader(streams: readonly PageStream[]): LtxHeader {
+  const [first, last] = [streams[0], streams.at(-1)];
+  if (first === undefined || last === undefined) throw new SluiceError("SLU-5000", "a merge of no files");
+  let end = first.header.minTxid - 1;
+  for (const { header, name } of streams) {
+    const fits = header.minTxid <= end + 1 && header.maxTxid > end && header.pageSize === last.header.pageSize;
+    if (!fits) throw new SluiceError("SLU-5003", `${name} doesn't follow TXID ${end.toString(16)}`);
+    end = header.maxTxid;
+  }
+  return { ...last.header, minTxid: first.header.minTxid };
+}
+
+/** The pages of one file in order, decoded a chunk at a time; the file is verified when the last one was taken. */
+class PageStream {
+  readonly name: string;
+  readonly header: LtxHeader;
+  readonly #fd: number;
+  readonly #decoder: LtxDecoder;
+  readonly #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  #pages: Page[] = [];
+  #next = 0;
+  #ended = false;
+
+  constructor(file: string) {
+    this.name = file;
+    this.#fd = openSync(file, "r");
+    let header: LtxHeader | undefined;
+    this.#decoder = new LtxDecoder(file, {
+      header: (read) => (header = read),
+      page: (pgno, content) => this.#pages.push({ pgno, content }),
+    });
+    this.#fill();
+    if (header === undefined) throw new SluiceError("SLU-5001", `${file} is cut off in its header`);
+    this.header = header;
+  }
+
+  peek(): Page | undefined {
+    while (this.#next === this.#pages.length && !this.#ended) this.#fill();
+    return this.#pages[this.#next];
+  }
+
+  shift(): void {
+    this.#next += 1;
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  #fill(): void {
+    this.#pages = [];
+    this.#next = 0;
+    const length = readSync(this.#fd, this.#chunk, 0, CHUNK_BYTES, null);
+    if (length > 0) return this.#decoder.push(this.#chunk.subarray(0, length));
+    this.#decoder.end();
+    this.#ended = true;
+  }
+}
+
+function writeAll(fd: number, chunk: Uint8Array): void {
+  let done = 0;
+  while (done < chunk.length) done += writeSync(fd, chunk, done);
+}
