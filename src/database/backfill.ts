@@ -152,7 +152,7 @@ export class Backfill {
     if (stored > this.#backfilled) throw this.#broken(`nBackfill is ${stored}, not ${this.#backfilled}`);
     const pairs = this.#frames.newest(this.#backfilled + 1, target, this.#header.pageCount);
     writeIndexWord(this.#files.shm, OFFSET_BACKFILL_ATTEMPTED, target);
-    return new PageCopy(this.#files, this.#pageSize, pairs);
+    return new PageCopy(this.#files, this.#pageSize, pairs, place);
   }
 
   #publish(target: number): void {

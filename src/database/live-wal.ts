@@ -330,7 +330,8 @@ export class LiveWal {
     this.#retryAtMs = performance.now() + rest;
     if (blocked || this.#isInterrupted()) return;
     if (this.bytes < this.#limits.restartBytes) {
-      this.#restart.shrink(2 * this.#limits.restartBytes);
+      await this.#nextCommit();
+      if (!this.#isInterrupted()) this.#restart.shrink(3 * this.#limits.restartBytes);
     } else if (this.backfill.backfilled < this.#durable) {
       // More frames than one pass moves: the next round comes before a restart.
       this.#retryAtMs = performance.now();
@@ -355,16 +356,22 @@ export class LiveWal {
     return this.#stopped || this.#paused > 0;
   }
 
-  /** Comes close to the writer's end without the lock, and only then takes it. */
+  /**
+   * Right after a commit, brings everything into the database file without the lock, and only then takes it for a
+   * moment. A writer that never leaves a gap gets past that: the WAL grows to twice the limit, and from there on what
+   * came meanwhile is handled under the lock, more of it from try to try.
+   */
   async #tryRestart(): Promise<void> {
-    const hard = this.bytes >= this.#limits.hardBytes;
-    await this.#restart.prepare();
+    const { restartBytes, hardBytes } = this.#limits;
+    const hard = this.bytes >= hardBytes;
     for (let round = 0; round < RESTART_ROUNDS; round++) {
-      if (this.unbackfilled > TAIL_FRAMES && (await this.#sealAndBackfill())) return;
-      if (!hard && this.unbackfilled === 0) await this.#nextCommit();
+      if (!hard) await this.#nextCommit();
+      if (this.unbackfilled > 0 && (await this.#sealAndBackfill())) return;
+      await this.#restart.prepare();
       if (this.#isInterrupted()) return;
       this.locks.assertHeld();
-      const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, TAIL_FRAMES * (2 + round));
+      const tail = this.bytes < Math.min(2 * restartBytes, hardBytes) ? 0 : TAIL_FRAMES * (2 + round);
+      const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, tail);
       if (outcome === "restarted") this.#durable = 0;
       if (outcome === "restarted" || outcome === "readers") return;
     }

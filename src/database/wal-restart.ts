@@ -1,5 +1,5 @@
 import { randomFillSync } from "node:crypto";
-import { fdatasyncSync, fsync, fstatSync, fsyncSync, ftruncateSync } from "node:fs";
+import { fdatasync, fdatasyncSync, fstatSync, ftruncateSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { SluiceError } from "../errors/error.ts";
@@ -27,7 +27,7 @@ export type RestartOutcome =
 const BURST = 64;
 const SHRINK_STEP_BYTES = 8 * 1024 * 1024;
 
-const fsyncOf = promisify(fsync);
+const datasync = promisify(fdatasync);
 
 export interface WalRestartParts {
   readonly files: DatabaseFiles;
@@ -45,24 +45,29 @@ export interface WalRestartParts {
  */
 export class WalRestart {
   readonly #parts: WalRestartParts;
+  /** Frames up to this one are in the database file, and that is on disk. */
+  #prepared = 0;
 
   constructor(parts: WalRestartParts) {
     this.#parts = parts;
   }
 
-  /** Makes the database file durable, so that little is left for the fsync under the lock. */
+  /** Makes what was backfilled durable in the database file, so that nothing or little is left to do under the lock. */
   async prepare(): Promise<void> {
+    const { files, backfill } = this.#parts;
+    const frame = backfill.backfilled;
     try {
-      await fsyncOf(this.#parts.files.db);
+      await datasync(files.db);
+      this.#prepared = frame;
     } catch (error) {
-      throw fileError(error, this.#parts.files.path, "fsync");
+      throw fileError(error, files.path, "fsync");
     }
   }
 
   /**
-   * One try. `drainMs`: how long readers may be waited for while writers are held up. `tailFrames`: how many frames may
-   * be captured, sealed and backfilled under the lock; about 200 of them cost a millisecond. `then` runs while the WRITE
-   * lock is still held.
+   * One try. `drainMs`: how long readers may be waited for while writers are held up. `tailFrames`: how many frames that
+   * came since `prepare` may be captured, sealed, backfilled and synced under the lock; without any it is held for some
+   * 100 µs. `then` runs while the WRITE lock is still held.
    */
   async attempt(drainMs: number, tailFrames: number, then?: () => void): Promise<RestartOutcome> {
     const { files, locks } = this.#parts;
@@ -126,11 +131,16 @@ export class WalRestart {
     if (capture.header.mxFrame - backfill.backfilled > tailFrames) return "behind";
     capture.advance();
     if (capture.unsummed > 0) return "behind";
-    sealNow();
-    fdatasyncSync(files.wal);
-    if (!backfill.passNow(capture.frame, capture.place)) return "readers";
-    ftruncateSync(files.db, capture.size * capture.pageSize);
-    fsyncSync(files.db);
+    const pending = backfill.backfilled < capture.frame;
+    if (pending) {
+      sealNow();
+      fdatasyncSync(files.wal);
+      if (!backfill.passNow(capture.frame, capture.place)) return "readers";
+    }
+    const bytes = capture.size * capture.pageSize;
+    const resize = fstatSync(files.db).size !== bytes;
+    if (resize) ftruncateSync(files.db, bytes);
+    if (pending || resize || this.#prepared !== capture.frame) fdatasyncSync(files.db);
     return undefined;
   }
 
@@ -170,6 +180,7 @@ export class WalRestart {
     writeAt(files.shm, image.bytes, 0, RESTART_BYTES, 0);
     capture.restarted();
     backfill.restarted();
+    this.#prepared = 0;
     writeIndexWord(files.shm, OFFSET_BACKFILL_ATTEMPTED, 0);
   }
 }
