@@ -51,7 +51,10 @@ export interface LoggedDatabase {
   /** The takeover in slot `epoch` was refused: forget its frozen record; its pages are in the open batch again. */
   abandonTakeover(txid: number): Promise<void>;
 
-  /** The takeover is in the log: commits are named in `epoch` from now on, and `freeze` may be used. */
+  /**
+   * The takeover is in the log: commits are named in `epoch` from now on, and `freeze` may be used. Persists `epoch`:
+   * commits of this life that only the next one captures are named in it, never in the one before.
+   */
   begin(epoch: number, writer: bigint): Promise<void>;
 
   /**

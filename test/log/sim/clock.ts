@@ -105,7 +105,7 @@ export class LifeClock implements Clock {
 export async function settle(): Promise<void> {
   for (let quiet = 0; quiet < 3;) {
     await new Promise((resolve) => setImmediate(resolve));
-    const busy = process.getActiveResourcesInfo().some((resource) => resource.startsWith("FSReq"));
+    const busy = process.getActiveResourcesInfo().some((resource) => /^(FS|FILE|Close)/i.test(resource));
     quiet = busy ? 0 : quiet + 1;
   }
 }

@@ -1,8 +1,8 @@
-import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { SluiceError } from "../../../src/errors/error.ts";
 import type { DatabaseSnapshot, FrozenBatch, LoggedDatabase, LogState } from "../../../src/database/contract.ts";
-import { NOTHING, position as positionOf, seqOf, type Position } from "../../../src/ltx/position.ts";
+import { epochOf, NOTHING, position as positionOf, seqOf, type Position } from "../../../src/ltx/position.ts";
 import { recordHeader } from "../../../src/ltx/record.ts";
 import type { LifeClock, Random } from "./clock.ts";
 import { encode, type Pages } from "./ltx.ts";
@@ -18,6 +18,8 @@ export interface SimDisk {
   /** Pages changed since the last sealed batch. */
   open: ReadonlySet<number>;
   position: Position;
+  /** In which commits are named, also those that only the next life captures: the last one that was begun. */
+  epoch: number;
   logState: LogState | undefined;
   frozen: readonly (FrozenBatch & { readonly pages: ReadonlySet<number> })[];
 }
@@ -25,7 +27,7 @@ export interface SimDisk {
 export function newDisk(dir: string): SimDisk {
   mkdirSync(dir, { recursive: true });
   const pages: Pages = new Map([[1, new Uint8Array(PAGE_SIZE).fill(1)]]);
-  return { dir, pages, wal: [], open: new Set(), position: NOTHING, logState: undefined, frozen: [] };
+  return { dir, pages, wal: [], open: new Set(), position: NOTHING, epoch: 0, logState: undefined, frozen: [] };
 }
 
 /** A copy of the disk on another machine. */
@@ -162,6 +164,7 @@ export class SimDatabase implements LoggedDatabase {
   begin(epoch: number, writer: bigint): Promise<void> {
     return this.#step(() => {
       this.#epoch = epoch;
+      this.disk.epoch = epoch;
       this.#writer = writer;
       this.#isClaiming = false;
       if (this.disk.wal.length > 0) this.#capture();
@@ -195,6 +198,20 @@ export class SimDatabase implements LoggedDatabase {
         release: () => void this.#snapshots.delete(abort),
       };
     });
+  }
+
+  /** What no real database does: the oldest sealed batch takes in what was committed since. Returns its bytes. */
+  regrow(): Uint8Array | undefined {
+    const { disk } = this;
+    const [batch, ...rest] = disk.frozen;
+    if (batch === undefined || batch.epoch === batch.txid || rest.length > 0) return undefined;
+    this.#capture();
+    disk.open = new Set([...disk.open, ...batch.pages]);
+    disk.frozen = [];
+    const { path: target, sizeBytes } = batch;
+    const grown = this.#freeze(batch.txid, batch.epoch, this.#writer, batch.timestampMs);
+    disk.frozen = [{ ...grown, pages: batch.pages, path: target, sizeBytes }];
+    return readFileSync(grown.path);
   }
 
   /** The bounds of all pictures are passed. */
@@ -242,8 +259,8 @@ export class SimDatabase implements LoggedDatabase {
     for (const commit of disk.wal) {
       disk.pages = new Map([...disk.pages, ...commit]);
       disk.open = new Set([...disk.open, ...commit.keys()]);
-      const epoch = this.#epoch ?? Number(disk.position >> 32n);
-      const seq = Number(disk.position >> 32n) === epoch ? seqOf(disk.position) + 1 : 1;
+      const { epoch } = disk;
+      const seq = epochOf(disk.position) === epoch ? seqOf(disk.position) + 1 : 1;
       disk.position = positionOf(epoch, seq);
       this.#onNamed(disk.position, disk.pages);
     }
