@@ -1,9 +1,48 @@
-/** Codes SLU-1xxx: config. */
+/** Codes SLU-1xxx: configuration and command line. */
 export const configCodes = {
   "SLU-1000": {
-    title: "Internal error (config)",
-    meaning: "Sluice met a state that its own rules exclude. It stopped before it could do harm.",
+    title: "Wrong usage",
+    meaning: "The command line doesn't make sense to Sluice. Nothing was done.",
     normal: "Never.",
-    remedy: "Please report it with the log around this line; the data on disk and in the store was left as it is.",
+    remedy: "`sluice COMMAND --help` has examples.",
+  },
+  "SLU-1001": {
+    title: "No configuration",
+    meaning:
+      "There is no configuration file where Sluice looks for one: --config, SLUICE_CONFIG, ./sluice.yml, /etc/sluice.yml.",
+    normal: "Never.",
+    remedy:
+      "Write a sluice.yml, or name a database and a store on the command line: `sluice run --db PATH --store URL -- CMD`.",
+  },
+  "SLU-1002": {
+    title: "The configuration is not valid",
+    meaning: "The file has keys or values that Sluice doesn't know, or that don't fit together. Nothing was started.",
+    normal: "Never.",
+    remedy: "Correct the lines named; `sluice config check` checks again, `docs/configuration.md` lists every key.",
+  },
+  "SLU-1003": {
+    title: "No such database in the configuration",
+    meaning: "A database was named that the configuration doesn't have, and no store was named with it.",
+    normal: "Never.",
+    remedy: "`sluice databases` lists what is configured; a store's URL works in place of a database, too.",
+  },
+  "SLU-1004": {
+    title: "Nobody looks after the database",
+    meaning: "The command asks a running Sluice, and none looks after this database on this machine.",
+    normal: "When Sluice isn't running.",
+    remedy: "Start `sluice run` or `sluice replicate` for it, as the same user.",
+  },
+  "SLU-1005": {
+    title: "The admin address can't be used",
+    meaning: "Sluice can't listen at `node.listen`: another program does, or the address isn't this machine's.",
+    normal: "Never.",
+    remedy: "Choose another port or address.",
+  },
+  "SLU-1006": {
+    title: "The wait ended before the commits were durable",
+    meaning:
+      "A sync was asked to wait, and its time was over before the store had confirmed everything. The commits are safe in the local files, and Sluice goes on sending them.",
+    normal: "When the store is slow or away.",
+    remedy: "`sluice status` shows how far the store is.",
   },
 } as const;

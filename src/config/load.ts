@@ -1,0 +1,143 @@
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { isMap, LineCounter, parseDocument, type Document } from "yaml";
+import type { z } from "zod";
+import { SluiceError } from "../errors/error.ts";
+import type { Config } from "./config.ts";
+import { expandDocument, type Environment, nodeAt } from "./expand.ts";
+import { resolveConfig } from "./resolve.ts";
+import { configSchema, type ConfigFile } from "./schema.ts";
+import { nearest } from "./nearest.ts";
+
+/** One thing that is wrong in a configuration file. */
+export interface Problem {
+  /** 1-based. */
+  readonly line: number;
+  readonly column: number;
+  readonly message: string;
+}
+
+/** Where the configuration is: as given, `SLUICE_CONFIG`, ./sluice.yml, /etc/sluice.yml. Throws SLU-1001 for none. */
+export function findConfig(given: string | undefined, env: Environment): string {
+  const named = given ?? env["SLUICE_CONFIG"];
+  if (named !== undefined) {
+    if (existsSync(named)) return path.resolve(named);
+    throw new SluiceError("SLU-1001", `${named} doesn't exist`);
+  }
+  const found = ["sluice.yml", "/etc/sluice.yml"].find((file) => existsSync(file));
+  if (found !== undefined) return path.resolve(found);
+  throw new SluiceError("SLU-1001", "there is neither ./sluice.yml nor /etc/sluice.yml");
+}
+
+/** Reads and resolves a configuration file. Throws SLU-1002 with every problem and its line. */
+export function loadConfig(file: string, env: Environment): Config {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (cause) {
+    throw new SluiceError("SLU-1001", `${file} can't be read: ${(cause as Error).message}`, { cause });
+  }
+  const { value, problems } = parseConfig(text, env);
+  if (value === undefined) throw invalid(file, problems);
+  const resolved = resolveConfig(value, file, env);
+  if (Array.isArray(resolved))
+    throw invalid(
+      file,
+      resolved.map((problem) => ({ ...problem, ...atLine(text, problem.path) })),
+    );
+  return resolved as Config;
+}
+
+function atLine(text: string, at: readonly PropertyKey[]): { line: number; column: number } {
+  const lines = new LineCounter();
+  return lineOf(parseDocument(text, { lineCounter: lines }), lines, at);
+}
+
+function invalid(file: string, problems: readonly Problem[]): SluiceError {
+  const list = problems.map(({ line, column, message }) => `${file}:${line}:${column}: ${message}`);
+  return new SluiceError("SLU-1002", list.join("\n"));
+}
+
+/** Parses and validates the text of a configuration file; `value` is undefined when there are problems. */
+export function parseConfig(
+  text: string,
+  env: Environment,
+): { readonly value: ConfigFile | undefined; readonly problems: readonly Problem[] } {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const problems: Problem[] = document.errors.map((error) => {
+    const { line, col } = lines.linePos(error.pos[0]);
+    return { line, column: col, message: error.message.split("\n")[0]!.replace(/ at line.*/, "") };
+  });
+  if (problems.length > 0) return { value: undefined, problems };
+  expandDocument(document, env, (node, message) => {
+    const { line, col } = lines.linePos(node.range?.[0] ?? 0);
+    problems.push({ line, column: col, message });
+  });
+  const parsed = configSchema.safeParse(document.toJS() ?? {});
+  if (!parsed.success) for (const issue of parsed.error.issues) problems.push(...describe(issue, document, lines));
+  return { value: problems.length === 0 ? parsed.data : undefined, problems };
+}
+
+function describe(issue: z.core.$ZodIssue, document: Document, lines: LineCounter): Problem[] {
+  if (issue.code === "unrecognized_keys")
+    return issue.keys.map((key) => ({
+      ...lineOfKey(document, lines, issue.path, key),
+      message: `unknown key "${key}"${suggestion(key)}`,
+    }));
+  if (issue.code === "invalid_union") {
+    // The most exact branch: the one that got furthest into the value.
+    const branches = issue.errors.filter((errors) => errors.length > 0);
+    const best = branches.toSorted((a, b) => depth(b) - depth(a))[0];
+    if (best && depth(best) > 0)
+      return best.flatMap((inner) => describe({ ...inner, path: [...issue.path, ...inner.path] }, document, lines));
+    const unknown = best?.find((inner) => inner.code === "unrecognized_keys");
+    const object = branches.flat().find((inner) => inner.code === "unrecognized_keys") ?? unknown;
+    if (object) return describe({ ...object, path: [...issue.path, ...object.path] }, document, lines);
+  }
+  const where = issue.path.length > 0 ? `${issue.path.join(".")}: ` : "";
+  return [{ ...lineOf(document, lines, issue.path), message: `${where}${issue.message}` }];
+}
+
+function depth(issues: readonly z.core.$ZodIssue[]): number {
+  return Math.max(...issues.map((issue) => issue.path.length));
+}
+
+function lineOf(document: Document, lines: LineCounter, at: readonly PropertyKey[]): { line: number; column: number } {
+  const { line, col } = lines.linePos(nodeAt(document, at)?.range?.[0] ?? 0);
+  return { line, column: col };
+}
+
+function lineOfKey(
+  document: Document,
+  lines: LineCounter,
+  at: readonly PropertyKey[],
+  key: string,
+): { line: number; column: number } {
+  const parent = document.getIn(at, true);
+  const pair = isMap(parent) ? parent.items.find((item) => String(item.key) === key) : undefined;
+  const range = (pair?.key as { range?: readonly number[] } | undefined)?.range;
+  if (range === undefined) return lineOf(document, lines, at);
+  const { line, col } = lines.linePos(range[0]!);
+  return { line, column: col };
+}
+
+function suggestion(key: string): string {
+  const known = nearest(key, KNOWN);
+  return known === undefined ? "" : `; did you mean "${known}"?`;
+}
+
+/** Every key that stands anywhere in the schema. */
+const KNOWN: readonly string[] = keysOf(configSchema);
+
+function keysOf(schema: z.core.$ZodType): string[] {
+  const def = schema._zod.def as unknown as {
+    shape?: Record<string, z.core.$ZodType>;
+    innerType?: z.core.$ZodType;
+    element?: z.core.$ZodType;
+    in?: z.core.$ZodType;
+    options?: readonly z.core.$ZodType[];
+  };
+  const below = [def.innerType, def.element, def.in, ...(def.options ?? []), ...Object.values(def.shape ?? {})];
+  return [...Object.keys(def.shape ?? {}), ...below.flatMap((inner) => (inner ? keysOf(inner) : []))];
+}

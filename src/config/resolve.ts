@@ -1,0 +1,218 @@
+import { readFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import type { Config, DbConfig, ListenAddress, StoreConfig, StoreSettings } from "./config.ts";
+import type { Environment } from "./expand.ts";
+import type { ConfigFile, StoreObject } from "./schema.ts";
+
+/** A problem that shows only when values are put together; `path` leads to where it is in the file. */
+export interface ResolveProblem {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+}
+
+/** Fills in defaults and makes all spellings one; or says what doesn't fit together. */
+export function resolveConfig(file: ConfigFile, name: string, env: Environment): Config | readonly ResolveProblem[] {
+  const problems: ResolveProblem[] = [];
+  const base = path.dirname(name);
+  const dbs = file.dbs.flatMap((db, i) => resolveDb(db, ["dbs", i], { file, base, env, problems }) ?? []);
+  findConflicts(dbs, problems);
+  const listen = file.node.listen === undefined ? undefined : parseListen(file.node.listen);
+  if (file.node.listen !== undefined && listen === undefined)
+    problems.push({ path: ["node", "listen"], message: `"${file.node.listen}" is no address such as 127.0.0.1:20202` });
+  if (listen && !isLoopback(listen.host) && file.cluster.secret === undefined)
+    problems.push({ path: ["node", "listen"], message: "cluster.secret is required unless node.listen is loopback" });
+  refuseLater(file, problems);
+  if (problems.length > 0) return problems;
+  return {
+    file: name,
+    dbs,
+    snapshotIntervalMs: file.snapshot.interval,
+    snapshotRetentionMs: file.snapshot.retention,
+    levels: file.levels.map(({ interval }) => ({ intervalMs: interval })),
+    l0RetentionMs: file["l0-retention"],
+    shutdownSyncTimeoutMs: file["shutdown-sync-timeout"],
+    node: { name: file.node.name ?? os.hostname(), listen },
+    secret: file.cluster.secret,
+    exec: file.exec,
+    logging: { level: file.logging.level, type: file.logging.type },
+  };
+}
+
+/** What a lone database from the command line is protected with: every default. */
+export function configFor(db: string, storeUrl: string, env: Environment): Config | readonly ResolveProblem[] {
+  const file: ConfigFile = {
+    dbs: [{ path: db, store: storeUrl, pattern: "*.db", recursive: false }],
+    snapshot: { interval: 86_400_000, retention: 86_400_000 },
+    levels: [{ interval: 30_000 }, { interval: 300_000 }, { interval: 3_600_000 }],
+    "l0-retention": 300_000,
+    "shutdown-sync-timeout": 30_000,
+    node: {},
+    cluster: {},
+    exec: [],
+    logging: {},
+  };
+  const resolved = resolveConfig(file, path.resolve("sluice.yml"), env);
+  return Array.isArray(resolved) ? resolved : { ...(resolved as Config), file: undefined };
+}
+
+interface Context {
+  readonly file: ConfigFile;
+  readonly base: string;
+  readonly env: Environment;
+  readonly problems: ResolveProblem[];
+}
+
+function resolveDb(db: ConfigFile["dbs"][number], at: readonly PropertyKey[], context: Context): DbConfig | undefined {
+  const { file, base, env, problems } = context;
+  const spellings = [db.store, db.replica, db.replicas?.[0]].filter((value) => value !== undefined);
+  const given = spellings[0];
+  if (given === undefined || spellings.length > 1) {
+    problems.push({ path: at, message: "a database needs one `store`" });
+    return undefined;
+  }
+  if ((db.path === undefined) === (db.dir === undefined)) {
+    problems.push({ path: at, message: "a database needs either `path` or `dir`" });
+    return undefined;
+  }
+  const object: StoreObject = typeof given === "string" ? { url: given } : given;
+  const store = resolveStore(object, file, base, env);
+  if (typeof store === "string") {
+    problems.push({ path: [...at, "store"], message: store });
+    return undefined;
+  }
+  const common = {
+    store,
+    syncIntervalMs: db["sync-interval"] ?? object["sync-interval"] ?? 1000,
+    restoreIfMissing: db["restore-if-db-not-exists"] ?? false,
+  };
+  if (db.dir !== undefined)
+    return {
+      kind: "directory",
+      dir: expandPath(db.dir, base, env),
+      pattern: db.pattern,
+      recursive: db.recursive,
+      ...common,
+    };
+  return { kind: "file", path: expandPath(db.path!.replace(/^sqlite3?:\/\//, ""), base, env), ...common };
+}
+
+/** Litestream's object form as a URL and settings; a text says what is missing. */
+function resolveStore(object: StoreObject, file: ConfigFile, base: string, env: Environment): StoreConfig | string {
+  const merged = { ...defaultsOf(file), ...object };
+  const settings = settingsOf(merged, env);
+  if (object.url !== undefined) return { url: absoluteUrl(object.url, base, env), settings };
+  const type = object.type ?? (merged.bucket === undefined ? "file" : "s3");
+  if (type === "file") {
+    if (object.path === undefined) return "a store needs a `url` or a `path`";
+    return { url: `file://${expandPath(object.path, base, env)}`, settings };
+  }
+  if (merged.bucket === undefined) return "an S3 store needs a `bucket` or a `url`";
+  return { url: `s3://${merged.bucket}/${(object.path ?? "").replace(/^\/+/, "")}`, settings };
+}
+
+/** Settings at the top of the file are defaults for all stores, as in Litestream. */
+function defaultsOf(file: ConfigFile): Partial<StoreObject> {
+  const defaults: Record<string, unknown> = {};
+  for (const key of Object.keys(file) as (keyof ConfigFile)[]) if (key in SETTING_NAMES) defaults[key] = file[key];
+  return defaults as Partial<StoreObject>;
+}
+
+const SETTING_NAMES = {
+  "access-key-id": "accessKeyId",
+  "secret-access-key": "secretAccessKey",
+  "session-token": "sessionToken",
+  region: "region",
+  endpoint: "endpoint",
+  bucket: undefined,
+  "force-path-style": "forcePathStyle",
+  "skip-verify": "skipVerify",
+  "sign-payload": "signPayload",
+  "storage-class": "storageClass",
+  "part-size": "partSizeBytes",
+  concurrency: "concurrency",
+  "sse-customer-key": "sseCustomerKey",
+  "sse-customer-key-path": undefined,
+  "sse-kms-key-id": "sseKmsKeyId",
+} as const;
+
+function settingsOf(object: StoreObject, env: Environment): StoreSettings {
+  const settings: Record<string, unknown> = {};
+  for (const [key, name] of Object.entries(SETTING_NAMES)) {
+    const value = object[key as keyof StoreObject];
+    if (name !== undefined && value !== undefined) settings[name] = value;
+  }
+  const keyFile = object["sse-customer-key-path"];
+  if (keyFile !== undefined) settings["sseCustomerKey"] = readFileSync(keyFile, "utf8").trim();
+  settings["accessKeyId"] ??= env["LITESTREAM_ACCESS_KEY_ID"];
+  settings["secretAccessKey"] ??= env["LITESTREAM_SECRET_ACCESS_KEY"];
+  for (const key of ["accessKeyId", "secretAccessKey"]) if (settings[key] === undefined) delete settings[key];
+  return settings as StoreSettings;
+}
+
+/** `file://` URLs and plain paths may be relative to the configuration file. */
+function absoluteUrl(url: string, base: string, env: Environment): string {
+  if (url.includes("://")) return url;
+  return `file://${expandPath(url, base, env)}`;
+}
+
+function expandPath(text: string, base: string, env: Environment): string {
+  const home = text === "~" || text.startsWith("~/") ? path.join(env["HOME"] ?? os.homedir(), text.slice(1)) : text;
+  return path.resolve(base, home);
+}
+
+function findConflicts(dbs: readonly DbConfig[], problems: ResolveProblem[]): void {
+  const places = new Map<string, number>();
+  const stores = new Map<string, number>();
+  for (const [i, db] of dbs.entries()) {
+    const place = db.kind === "file" ? db.path : db.dir;
+    const twice = places.get(place);
+    if (twice !== undefined) problems.push({ path: ["dbs", i], message: `${place} is dbs[${twice}] already` });
+    const url = db.store.url.replace(/\/+$/, "");
+    const shared = stores.get(url);
+    if (shared !== undefined)
+      problems.push({
+        path: ["dbs", i],
+        message: `dbs[${shared}] uses the same store; every log needs a place of its own`,
+      });
+    places.set(place, i);
+    stores.set(url, i);
+    const within = dbs.findIndex((other) => other.kind === "directory" && db.kind === "file" && holds(other, db.path));
+    if (within >= 0)
+      problems.push({ path: ["dbs", i], message: `${place} is in the directory of dbs[${within}] already` });
+  }
+}
+
+function holds(directory: { dir: string; pattern: string; recursive: boolean }, file: string): boolean {
+  const folder = path.dirname(file);
+  const inside = directory.recursive ? `${folder}/`.startsWith(`${directory.dir}/`) : folder === directory.dir;
+  return inside && path.matchesGlob(path.basename(file), directory.pattern);
+}
+
+/** What the configuration of a cluster has and this version hasn't. */
+function refuseLater(file: ConfigFile, problems: ResolveProblem[]): void {
+  const type = file.lease?.type ?? "none";
+  if (type !== "none" && type !== "static")
+    problems.push({
+      path: ["lease", "type"],
+      message: `lease type ${type} is not part of this version, which runs one node`,
+    });
+  if (file.proxy !== undefined)
+    problems.push({ path: ["proxy"], message: "the front door (proxy) is not part of this version" });
+  if (file.cluster.tls !== undefined)
+    problems.push({ path: ["cluster", "tls"], message: "TLS between nodes is not part of this version" });
+  if (file.lease?.promote === true)
+    problems.push({ path: ["lease", "promote"], message: "a lone node has nobody to take over from" });
+}
+
+/** "host:port" or ":port". */
+export function parseListen(text: string): ListenAddress | undefined {
+  const match = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (!match || port > 65535) return undefined;
+  return { host: match[1] ?? (match[2] === "" ? "0.0.0.0" : match[2]!), port };
+}
+
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
+}
