@@ -33,6 +33,17 @@ export class VirtualClock implements Clock {
     return this.#timers.length;
   }
 
+  /** Turns the clock to the next timer; false when there's none. */
+  async step(): Promise<boolean> {
+    await settle();
+    const next = this.#timers.shift();
+    if (next === undefined) return false;
+    this.#nowMs = next.atMs;
+    next.run?.();
+    await settle();
+    return true;
+  }
+
   /** Turns the clock to each timer in turn, up to `untilMs`; between two, everything that runs is let run. */
   async runUntil(untilMs: number): Promise<void> {
     await settle();

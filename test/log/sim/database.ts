@@ -4,7 +4,8 @@ import { SluiceError } from "../../../src/errors/error.ts";
 import type { DatabaseSnapshot, FrozenBatch, LoggedDatabase, LogState } from "../../../src/database/contract.ts";
 import { epochOf, NOTHING, position as positionOf, seqOf, type Position } from "../../../src/ltx/position.ts";
 import { recordHeader } from "../../../src/ltx/record.ts";
-import type { LifeClock, Random } from "./clock.ts";
+import type { Clock } from "../../../src/log/clock.ts";
+import type { Random } from "./clock.ts";
 import { encode, type Pages } from "./ltx.ts";
 
 export const PAGE_SIZE = 512;
@@ -53,7 +54,7 @@ export class SimDatabase implements LoggedDatabase {
   onCaptured: (position: Position) => void = () => undefined;
   /** Told of every name that is given to a state. */
   readonly #onNamed: (position: Position, pages: Pages) => void;
-  readonly #clock: LifeClock;
+  readonly #clock: Clock & { readonly isAlive: boolean };
   readonly #random: Random;
   #epoch: number | undefined;
   #writer = 0n;

@@ -59,6 +59,8 @@ export class SimBucket {
   faults: Faults;
   /** Called after each effect of a put or a delete. */
   onChange: (key: string) => void = () => undefined;
+  /** What a put, or its answer, waits for on its way. */
+  onWay: (client: string, way: "request" | "answer", key: string) => Promise<void> | undefined = () => undefined;
   #version = 0;
 
   constructor(clock: VirtualClock, random: Random, faults: Faults = CALM) {
@@ -124,7 +126,7 @@ export class SimClient implements ObjectStore {
     this.#mayFail();
     const object = this.#bucket.objects.get(key);
     await this.#travel(options.signal);
-    if (object === undefined) throw new SluiceError("SLU-3404", `${key} is not there`, { hint: "none" });
+    if (object === undefined) throw new SluiceError("SLU-3404", `${key} is not there`);
     const { range } = options;
     const start = range === undefined ? 0 : range.offset < 0 ? object.bytes.length + range.offset : range.offset;
     const end = range?.length === undefined || range.offset < 0 ? object.bytes.length : start + range.length;
@@ -157,10 +159,12 @@ export class SimClient implements ObjectStore {
     const isLost = is(faults.lostAnswer);
     const isTwice = is(faults.twice);
     // The effect does not depend on whether the client still lives.
+    await this.#bucket.onWay(this.name, "request", key);
     const outcome = await new Promise<PutOutcome>((resolve) => {
       this.#bucket.clock.schedule(random.below(faults.latencyMs + 1), () => resolve(execute()));
     });
     if (isTwice) this.#later(execute);
+    await this.#bucket.onWay(this.name, "answer", key);
     return this.#answer(isLost ? { outcome: "undecided", cause: new Error("reset") } : outcome, options.signal);
   }
 
@@ -176,7 +180,7 @@ export class SimClient implements ObjectStore {
 
   #mayFail(): void {
     const { random, faults } = this.#bucket;
-    if (random.chance(faults.read)) throw new SluiceError("SLU-3000", "503", { hint: "none" });
+    if (random.chance(faults.read)) throw new SluiceError("SLU-3104", "503");
   }
 
   #later(execute: () => unknown): void {
