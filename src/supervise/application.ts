@@ -116,13 +116,14 @@ export class Application {
     this.#running.add(command);
     // A stop that came while it was being started has not reached it.
     if (this.#stopSignal !== undefined) command.signal(this.#stopSignal);
-    const status = command.exited.then((exit) => {
+    const ended = command.exited.then((exit) => {
       this.#running.delete(command);
-      log.info({ pid: command.pid, ...exit }, "command ended");
-      return exitStatus(exit);
+      const status = exitStatus(exit);
+      log.info({ pid: command.pid, status }, "command ended");
+      return status;
     });
-    this.#lastStatus = status;
-    return { status };
+    this.#lastStatus = ended;
+    return { status: ended };
   }
 }
 

@@ -126,7 +126,9 @@ class Run {
       if (name === "SIGHUP" || name === "SIGQUIT") resolve(0);
     };
     this.#signals.handle({ stop, forward, suspend: () => {}, resume: () => {} });
-    return promise;
+    // A signal listener alone doesn't keep Node.js alive, and an idle node need not either.
+    const alive = setInterval(() => {}, 1 << 30);
+    return promise.finally(() => clearInterval(alive));
   }
 
   #onFatal(end: () => void): void {

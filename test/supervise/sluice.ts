@@ -50,7 +50,7 @@ process.exitCode = await runApplication({
   guardianFile: path.join(dir, "guardian.json"),
   env: process.env,
   // A descriptor of its own: standard output is the application's.
-  log: pino({ base: undefined }, pino.destination({ fd: openSync(path.join(dir, "log"), "a"), sync: true })),
+  log: pino({ base: null }, pino.destination({ fd: openSync(path.join(dir, "log"), "a"), sync: true })),
   stopLimitMs: Number(values["stop-limit-ms"] ?? 10_000),
   fatal: fatal.signal,
 });
