@@ -62,7 +62,12 @@ export class SimDatabase implements LoggedDatabase {
   #queue: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Set<AbortController>();
 
-  constructor(disk: SimDisk, clock: LifeClock, random: Random, onNamed: (position: Position, pages: Pages) => void) {
+  constructor(
+    disk: SimDisk,
+    clock: Clock & { readonly isAlive: boolean },
+    random: Random,
+    onNamed: (position: Position, pages: Pages) => void,
+  ) {
     this.disk = disk;
     this.#clock = clock;
     this.#random = random;

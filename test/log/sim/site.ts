@@ -65,14 +65,18 @@ export class Site {
   }
 
   /** Starts Sluice; nothing has happened yet when this returns. */
-  begin(disk: SimDisk, options: Partial<LogWriterOptions> = {}): Run {
+  begin(disk: SimDisk, options: Partial<LogWriterOptions> & { readonly prefix?: string } = {}): Run {
     const name = path.basename(disk.dir);
     const clock = new LifeClock(this.clock);
-    const named = (position: bigint, pages: Map<number, Uint8Array>): void => this.history.named(position, pages);
+    const isMain = options.prefix === undefined;
+    const named = (position: bigint, pages: Map<number, Uint8Array>): void => {
+      if (isMain) this.history.named(position, pages);
+    };
     const database = new SimDatabase(disk, clock, this.#noChance, named);
     const events: LogEvent[] = [];
     const context = logContext(this.bucket.client(name, clock), {
       clock,
+      prefix: options.prefix ?? "",
       random: () => 0.5,
       onEvent: (event) => void events.push(event),
     });
