@@ -1,5 +1,6 @@
-import { ftruncateSync } from "node:fs";
+import { fdatasync, ftruncateSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { isLockedByOther, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { FRAME_HEADER_BYTES } from "../sqlite/wal.ts";
@@ -15,6 +16,8 @@ import type { OpenedFiles } from "./opening.ts";
 import { PageView } from "./page-view.ts";
 import { type Activity, WakeUp } from "./wake-up.ts";
 import { WalRestart } from "./wal-restart.ts";
+
+const datasync = promisify(fdatasync);
 
 /** Bytes of the WAL that are read in one turn of the event loop: 1 to 2 ms. */
 const SLICE_BYTES = 2 * 1024 * 1024;
@@ -39,10 +42,12 @@ export interface WalOwner extends CommitSink {
   moved(): void;
   /** Whether captured commits can be sealed now; while they can't, nothing is backfilled. */
   readonly canSeal: boolean;
-  /** Seals everything captured; resolves with the frame up to which all is locally durable in this generation. */
-  seal(): Promise<number>;
+  /** Seals everything captured, and says up to which frame with `sealed`. */
+  seal(): Promise<void>;
   /** The same at once, for the short tail under the WRITE lock. */
   sealNow(): void;
+  /** The WAL has begun anew: frames are counted from 1 again. */
+  restarted(): void;
   /** Runs `work` when no other work on this database is under way. */
   queue<T>(work: () => Promise<T>): Promise<T>;
   /** Un-backfilled frames passed the limit (true), or are well below it again. */
@@ -103,6 +108,10 @@ export class LiveWal {
       sealNow: () => {
         owner.sealNow();
         this.#durable = this.capture.frame;
+      },
+      restarted: () => {
+        this.#durable = 0;
+        owner.restarted();
       },
     });
   }
@@ -197,6 +206,15 @@ export class LiveWal {
     return true;
   }
 
+  /** Makes all of the WAL durable. Throws SLU-2008 to SLU-2010. */
+  async sync(): Promise<void> {
+    try {
+      await datasync(this.files.wal);
+    } catch (error) {
+      throw fileError(error, this.files.walPath, "fsync");
+    }
+  }
+
   /** Keeps backfills and restarts waiting until the returned function is called. */
   pause(): () => void {
     this.#paused++;
@@ -234,7 +252,7 @@ export class LiveWal {
       let mark: FileMark | undefined;
       await this.#restart.attempt(DRAIN_HARD_MS, TAIL_FRAMES * RESTART_ROUNDS, () => {
         ftruncateSync(this.files.wal, 0);
-        mark = this.files.mark();
+        mark = this.files.markNow();
       });
       if (mark !== undefined) return mark;
     } while (performance.now() < deadline);
@@ -344,7 +362,7 @@ export class LiveWal {
   async #sealAndBackfill(): Promise<boolean> {
     this.locks.assertHeld();
     if (!(await this.heal())) return true;
-    if (this.#durable < this.capture.frame) this.sealed(await this.#owner.seal());
+    if (this.#durable < this.capture.frame) await this.#owner.seal();
     const { blocked } = await this.backfill.pass(this.#durable, this.capture.place, () => this.#paused > 0);
     this.#assertOrder();
     this.#forget();
@@ -372,7 +390,6 @@ export class LiveWal {
       this.locks.assertHeld();
       const tail = this.bytes < Math.min(2 * restartBytes, hardBytes) ? 0 : TAIL_FRAMES * (2 + round);
       const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, tail);
-      if (outcome === "restarted") this.#durable = 0;
       if (outcome === "restarted" || outcome === "readers") return;
     }
     if (hard) this.#retryAtMs = performance.now() + HARD_RETRY_MS;

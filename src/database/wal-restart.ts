@@ -36,6 +36,8 @@ export interface WalRestartParts {
   readonly backfill: Backfill;
   /** Seals everything captured into a locally durable batch, at once: it runs under the WRITE lock. */
   readonly sealNow: () => void;
+  /** The WAL has begun anew; called while writers are still held up. */
+  readonly restarted: () => void;
 }
 
 /**
@@ -180,6 +182,7 @@ export class WalRestart {
     writeAt(files.shm, image.bytes, 0, RESTART_BYTES, 0);
     capture.restarted();
     backfill.restarted();
+    this.#parts.restarted();
     this.#prepared = 0;
     writeIndexWord(files.shm, OFFSET_BACKFILL_ATTEMPTED, 0);
   }

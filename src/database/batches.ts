@@ -1,0 +1,312 @@
+import { unlink } from "node:fs/promises";
+import { SluiceError } from "../errors/error.ts";
+import { epochOf, NOTHING, position as positionOf, type Position, seqOf } from "../ltx/position.ts";
+import type { WalPlace } from "./capture.ts";
+import type { FrozenBatch, LogState } from "./contract.ts";
+import type { FileMark } from "./files.ts";
+import type { LiveWal } from "./live-wal.ts";
+import { localSlots, readLocal } from "./local-batches.ts";
+import type { BatchCut, OpenBatch } from "./open-batch.ts";
+import type { PageSums } from "./page-sums.ts";
+import { adopt, seal, type Sealed, sealedPath, type SealName, sealNow, type SealSource } from "./seal.ts";
+import { emptyState, type PersistedState, type StateFile } from "./state.ts";
+import { saveSums } from "./sums-file.ts";
+
+/** Confirmed batches that stay on disk before the table of page sums is saved and they are deleted. */
+const KEEP_LOCAL = 32;
+/** Names that are left out where it is not known how many commits an earlier life has named. */
+const NAME_GAP = 1 << 20;
+
+/**
+ * What of a database is named, sealed, sent and confirmed (protocol section 7): the open batch, the frozen ones, the
+ * persisted state. Methods that return promises are called one after the other, from the database's queue.
+ *
+ * - **waiting**: from the start. Commits are named in the epoch of an earlier life; nothing is sealed.
+ * - **claiming**: a takeover record is frozen and not decided. Commits are captured, but not named yet, and nothing is
+ *   sealed. `confirm` or `abandon` lead back to *waiting*; after a restart the state says that it is claiming.
+ * - **begun**: from `begin`, in one epoch. Commits are named in it; batches are sealed.
+ */
+export class Batches {
+  readonly #file: StateFile;
+  readonly #wal: LiveWal;
+  readonly #open: OpenBatch;
+  readonly #sums: PageSums;
+  readonly #source: SealSource;
+  readonly #bootId: string;
+  #state: PersistedState;
+  #position: Position;
+  #begun = false;
+  /** Commits that were captured while claiming. */
+  #unnamed = 0;
+  /** The state before a takeover record was frozen in this life, and the frame up to which that record goes. */
+  #beforeClaim: PersistedState | undefined;
+  #claimedFrame = 0;
+  #savedTxid = 0;
+  onFrozen: (batch: FrozenBatch) => void = () => undefined;
+
+  /**
+   * `sums`: of the sealed state. `commits`: how many of them were captured since. `isUncounted`: it differs from the
+   * sealed state by commits that nobody has counted.
+   */
+  constructor(parts: {
+    readonly file: StateFile;
+    readonly wal: LiveWal;
+    readonly open: OpenBatch;
+    readonly sums: PageSums;
+    readonly commits: number;
+    readonly isUncounted: boolean;
+    readonly bootId: string;
+  }) {
+    this.#file = parts.file;
+    this.#wal = parts.wal;
+    this.#open = parts.open;
+    this.#sums = parts.sums;
+    this.#bootId = parts.bootId;
+    this.#state = parts.file.state ?? emptyState;
+    this.#position = this.#state.sealedPosition;
+    const commits = parts.isUncounted ? NAME_GAP : parts.commits;
+    if (this.#state.takeover !== undefined) this.#unnamed = commits;
+    else this.#position = nameAfter(this.#position, this.#state.epoch, commits);
+    const { files, frames, pageSize } = parts.wal;
+    this.#source = { files, frames, pageSize, sums: parts.sums };
+  }
+
+  get position(): Position {
+    return this.#position;
+  }
+
+  get frozen(): readonly FrozenBatch[] {
+    return this.#state.frozen;
+  }
+
+  get logState(): LogState | undefined {
+    if (this.#file.state === undefined) return undefined;
+    const { logId, nodeId, confirmed } = this.#state;
+    return { logId, nodeId, confirmed };
+  }
+
+  get state(): PersistedState {
+    return this.#state;
+  }
+
+  get canSeal(): boolean {
+    return this.#begun && this.#state.takeover === undefined;
+  }
+
+  get isEmpty(): boolean {
+    return this.#open.isEmpty;
+  }
+
+  /** A commit was captured. */
+  named(): void {
+    if (this.#state.takeover !== undefined) this.#unnamed++;
+    else this.#position = nameAfter(this.#position, this.#state.epoch, 1);
+  }
+
+  async bindLog(log: { readonly logId: string; readonly nodeId: string }): Promise<void> {
+    const { logId } = this.#state;
+    const isKept = logId === "" || logId === log.logId;
+    if (isKept) return this.#write({ ...this.#state, ...log });
+    await this.#write({ ...emptyState, ...log });
+    this.#begun = false;
+    this.#open.everything();
+    this.#position = NOTHING;
+    this.#unnamed = 0;
+    for (const txid of localSlots(this.#file.dir)) await removeFile(sealedPath(this.#file.dir, txid));
+  }
+
+  async confirm(txid: number): Promise<void> {
+    const [batch, ...rest] = this.#state.frozen;
+    if (batch?.txid !== txid) throw internal(`confirms slot ${txid}, but ${batch?.txid ?? "none"} is the next`);
+    const { position, timestampMs } = batch;
+    const decided = this.#state.takeover === txid;
+    await this.#write({
+      ...this.#state,
+      confirmed: { txid, position, timestampMs },
+      frozen: rest,
+      takeover: decided ? undefined : this.#state.takeover,
+    });
+    if (decided) {
+      this.#wal.sealed(this.#claimedFrame);
+      this.#settled();
+    }
+    if (txid - this.#savedTxid >= KEEP_LOCAL) await this.tidy();
+  }
+
+  async freezeTakeover(options: {
+    readonly txid: number;
+    readonly writer: bigint;
+    readonly minTimestampMs: number;
+    readonly full?: boolean;
+  }): Promise<FrozenBatch> {
+    const { txid, writer, minTimestampMs } = options;
+    if (this.#state.frozen.length > 0) throw internal("a takeover behind other batches");
+    if (this.#file.state === undefined) throw internal("a takeover of a database that is bound to no log");
+    if (options.full === true || txid === 1) this.#open.everything();
+    // The content that a log begins with is named (0, 1).
+    if (this.#position === NOTHING) this.#position = positionOf(0, 1);
+    const name = this.#name(txid, txid, writer, minTimestampMs);
+    // Backfills wait until it is decided: if it is lost, its frames are in the open batch again.
+    const before = this.#state;
+    const batch = await this.#seal(name, true);
+    this.#beforeClaim = before;
+    this.onFrozen(batch);
+    return batch;
+  }
+
+  async abandon(txid: number): Promise<void> {
+    const [batch, ...rest] = this.#state.frozen;
+    if (batch?.txid !== txid || this.#state.takeover !== txid)
+      throw internal(`abandons slot ${txid}, which is no claim`);
+    const pages: number[] = [];
+    await readLocal(this.#file.dir, txid, { page: (pgno) => void pages.push(pgno) });
+    // Without what was known before the claim the next start compares with nothing, and takes all pages for changed.
+    const before = this.#beforeClaim ?? { ...this.#state, sealedTxid: txid - 1, place: undefined };
+    await this.#write({ ...before, frozen: rest, takeover: undefined });
+    this.#open.differs(pages, this.#open.size);
+    this.#settled();
+  }
+
+  /** The takeover is decided: commits that were captured meanwhile get their names. */
+  #settled(): void {
+    this.#beforeClaim = undefined;
+    this.#position = nameAfter(this.#position, this.#state.epoch, this.#unnamed);
+    this.#unnamed = 0;
+  }
+
+  async begin(epoch: number, writer: bigint): Promise<void> {
+    if (this.#state.takeover !== undefined) throw internal("begins an epoch while a claim is not decided");
+    await this.#write({ ...this.#state, epoch, writer });
+    this.#begun = true;
+  }
+
+  /** Seals the open batch; undefined when it's empty. */
+  async freeze(): Promise<FrozenBatch | undefined> {
+    this.#assertCanSeal();
+    if (this.#open.isEmpty) {
+      this.#wal.sealed(this.#wal.capture.frame);
+      return undefined;
+    }
+    const batch = await this.#seal(this.#nextName(), false);
+    this.onFrozen(batch);
+    return batch;
+  }
+
+  /** The same at once, under the WRITE lock. */
+  freezeNow(): void {
+    this.#assertCanSeal();
+    if (this.#open.isEmpty) return;
+    const name = this.#nextName();
+    const { place } = this.#wal.capture;
+    const cut = this.#open.cut();
+    let batch;
+    try {
+      const sealed = sealNow(this.#source, cut, name, this.#file.dir);
+      const state = this.#after(sealed, name, place, false);
+      this.#file.writeNow(state);
+      this.#state = state;
+      this.#adopt(sealed);
+      batch = sealed.batch;
+    } catch (error) {
+      this.#open.failed();
+      throw error;
+    }
+    this.onFrozen(batch);
+  }
+
+  /**
+   * Saves the table of page sums and deletes local files that nobody needs: confirmed, in the table, and in a WAL or
+   * database file that is on disk.
+   */
+  async tidy(): Promise<void> {
+    const { sealedTxid, confirmed, takeover } = this.#state;
+    // Only the table of the sealed state is at hand; a claim that may be abandoned is not in it for ever.
+    if (takeover !== undefined || sealedTxid === 0) return;
+    await this.#wal.sync();
+    await saveSums(this.#file.dir, sealedTxid, this.#sums);
+    this.#savedTxid = sealedTxid;
+    for (const txid of localSlots(this.#file.dir)) {
+      if (txid <= confirmed.txid) await removeFile(sealedPath(this.#file.dir, txid));
+    }
+  }
+
+  /** After a clean close: `mark` identifies the file, which holds exactly the sealed state. */
+  async closed(mark: FileMark): Promise<void> {
+    if (!this.#open.isEmpty || this.#file.state === undefined) return;
+    await saveSums(this.#file.dir, this.#state.sealedTxid, this.#sums);
+    await this.#write({ ...this.#state, place: undefined, clean: mark });
+  }
+
+  #assertCanSeal(): void {
+    if (!this.canSeal) throw internal("seals a batch without an epoch");
+  }
+
+  #nextName(): SealName {
+    const { sealedTxid, epoch, writer } = this.#state;
+    return this.#name(sealedTxid + 1, epoch, writer, 0);
+  }
+
+  #name(txid: number, epoch: number, writer: bigint, minTimestampMs: number): SealName {
+    const timestampMs = Math.max(minTimestampMs, this.#state.sealedTimestampMs, Date.now());
+    return { txid, epoch, writer, timestampMs, position: this.#position };
+  }
+
+  async #seal(name: SealName, claim: boolean): Promise<FrozenBatch> {
+    const { place } = this.#wal.capture;
+    const cut: BatchCut = this.#open.cut();
+    try {
+      const sealed = await seal(this.#source, cut, name, this.#file.dir);
+      await this.#write(this.#after(sealed, name, place, claim));
+      this.#adopt(sealed);
+      if (claim) this.#claimedFrame = cut.lastFrame;
+      else this.#wal.sealed(cut.lastFrame);
+      return sealed.batch;
+    } catch (error) {
+      this.#open.failed();
+      throw error;
+    }
+  }
+
+  /** The state when `sealed` counts. */
+  #after(sealed: Sealed, name: SealName, place: WalPlace, claim: boolean): PersistedState {
+    return {
+      ...this.#state,
+      sealedTxid: name.txid,
+      sealedPosition: name.position,
+      sealedTimestampMs: name.timestampMs,
+      sealedSize: sealed.size,
+      sealedChecksum: sealed.batch.checksum,
+      place: place.frame === 0 ? undefined : place,
+      frozen: [...this.#state.frozen, sealed.batch],
+      takeover: claim ? name.txid : undefined,
+      bootId: this.#bootId,
+      clean: undefined,
+    };
+  }
+
+  #adopt(sealed: Sealed): void {
+    adopt(this.#sums, sealed);
+    this.#open.sealed();
+  }
+
+  async #write(state: PersistedState): Promise<void> {
+    await this.#file.write(state);
+    this.#state = state;
+  }
+}
+
+/** The name `count` commits after `position`, in `epoch`. */
+function nameAfter(position: Position, epoch: number, count: number): Position {
+  // What was there before the log began is named when the log begins.
+  if (count === 0 || position === NOTHING) return position;
+  const seq = epochOf(position) === epoch ? seqOf(position) : 0;
+  return positionOf(epoch, seq + count);
+}
+
+async function removeFile(path: string): Promise<void> {
+  await unlink(path).catch(() => undefined);
+}
+
+function internal(what: string): SluiceError {
+  return new SluiceError("SLU-2000", what);
+}

@@ -1,0 +1,207 @@
+import path from "node:path";
+import Sqlite from "better-sqlite3";
+import { SluiceError } from "../errors/error.ts";
+import type { Position } from "../ltx/position.ts";
+import type { Batches } from "./batches.ts";
+import type { DatabaseSnapshot, FrozenBatch, LoggedDatabase, LogState } from "./contract.ts";
+import type { DatabaseEvent } from "./events.ts";
+import { fileMark, isSameMark } from "./files.ts";
+import type { LiveWal } from "./live-wal.ts";
+import { Snapshots } from "./snapshots.ts";
+import { type DatabaseOptions, start, type Started } from "./starting.ts";
+import type { StateFile } from "./state.ts";
+import type { WorkQueue } from "./work-queue.ts";
+
+/** Where Sluice keeps what belongs to the database at `file`: `.NAME-sluice` beside it. */
+export function stateDirOf(file: string): string {
+  return path.join(path.dirname(file), `.${path.basename(file)}-sluice`);
+}
+
+/**
+ * One database on this node: opened beside the applications that use it, captured, sealed into batches, merged, closed.
+ * Ties the WAL (`LiveWal`) to what is sealed and sent (`Batches`).
+ *
+ * - **starting**: inside `open`. The start-up capture and the persisted state are put together (`recover`); after a
+ *   power loss, lost commits are put back and opening begins again.
+ * - **open**: commits are captured, named and, once `begin` was called, sealed. Asynchronous work is done one by one.
+ * - **lost**: told by the event `lost`. Every capture throws the reason; only `close` makes sense.
+ * - **closed**: by `close`. All methods but getters throw SLU-2013.
+ */
+export class Database implements LoggedDatabase {
+  readonly path: string;
+  readonly stateDir: string;
+  readonly pageSize: number;
+  onFrozen: (batch: FrozenBatch) => void = () => undefined;
+  onCaptured: (position: Position) => void = () => undefined;
+  readonly #wal: LiveWal;
+  readonly #batches: Batches;
+  readonly #file: StateFile;
+  readonly #snapshots: Snapshots;
+  readonly #queue: WorkQueue;
+  readonly #onEvent: (event: DatabaseEvent) => void;
+  #closed = false;
+
+  /**
+   * Opens the database at `file`, which must exist: SLU-2005 tells that it's not there yet. Further SLU-2001 to SLU-2010
+   * and SLU-2014; after an error nothing is held.
+   */
+  static async open(file: string, options: DatabaseOptions = {}): Promise<Database> {
+    const absolute = path.resolve(file);
+    return new Database(await start(absolute, stateDirOf(absolute), options));
+  }
+
+  private constructor(parts: Started) {
+    const { wal, batches } = parts;
+    this.path = wal.files.path;
+    this.stateDir = parts.file.dir;
+    this.pageSize = wal.pageSize;
+    this.#wal = wal;
+    this.#batches = batches;
+    this.#file = parts.file;
+    this.#queue = parts.queue;
+    this.#onEvent = parts.onEvent;
+    this.#snapshots = new Snapshots(wal, batches, parts.limits);
+    batches.onFrozen = (batch) => this.onFrozen(batch);
+    parts.owner.live(batches, () => {
+      this.#snapshots.check();
+      this.onCaptured(batches.position);
+    });
+    wal.start(parts.durable);
+  }
+
+  get position(): Position {
+    return this.#batches.position;
+  }
+
+  get logState(): LogState | undefined {
+    return this.#batches.logState;
+  }
+
+  get frozen(): readonly FrozenBatch[] {
+    return this.#batches.frozen;
+  }
+
+  /** Bytes of the WAL that are in use. */
+  get walBytes(): number {
+    return this.#wal.bytes;
+  }
+
+  /** Frames that are not in the database file yet. */
+  get unbackfilledFrames(): number {
+    return this.#wal.unbackfilled;
+  }
+
+  /** Size of the database in pages, after the last captured commit. */
+  get pageCount(): number {
+    return this.#wal.capture.size;
+  }
+
+  /** False where the system gave no file watch, and Sluice polls instead. */
+  get isWatching(): boolean {
+    return this.#wal.isWatching;
+  }
+
+  captureNow(): Position {
+    this.#assertOpen();
+    this.#wal.captureNow();
+    return this.#batches.position;
+  }
+
+  bindLog(log: { readonly logId: string; readonly nodeId: string }): Promise<void> {
+    return this.#run(() => this.#batches.bindLog(log));
+  }
+
+  confirm(txid: number): Promise<void> {
+    return this.#run(() => this.#batches.confirm(txid));
+  }
+
+  freezeTakeover(options: {
+    readonly txid: number;
+    readonly writer: bigint;
+    readonly minTimestampMs: number;
+    readonly full?: boolean;
+  }): Promise<FrozenBatch> {
+    return this.#run(async () => {
+      await this.#settle();
+      return this.#batches.freezeTakeover(options);
+    });
+  }
+
+  abandonTakeover(txid: number): Promise<void> {
+    return this.#run(() => this.#batches.abandon(txid));
+  }
+
+  begin(epoch: number, writer: bigint): Promise<void> {
+    return this.#run(() => this.#batches.begin(epoch, writer));
+  }
+
+  freeze(): Promise<FrozenBatch | undefined> {
+    return this.#run(async () => {
+      await this.#settle();
+      return this.#batches.freeze();
+    });
+  }
+
+  snapshot(): Promise<DatabaseSnapshot> {
+    return this.#run(async () => {
+      await this.#settle();
+      return this.#snapshots.take();
+    });
+  }
+
+  /** Captures to the present end, and waits until every frame that is captured has its checksum. */
+  async #settle(): Promise<void> {
+    this.#wal.captureNow();
+    await this.#wal.heal();
+  }
+
+  /**
+   * Ends it. `merge` (the default): what is committed is sealed, the WAL is brought into the database file, and when
+   * no application has it open, WAL and wal-index go; the next start then needs no look at the pages. It is left
+   * out where nothing can be sealed, or where others keep the database busy. Batches that were not sent stay frozen.
+   * Never rejects for what the disk does: that is told as an event `failed`.
+   */
+  async close(options: { readonly merge?: boolean; readonly patienceMs?: number } = {}): Promise<void> {
+    if (this.#closed) return this.#queue.idle();
+    this.#closed = true;
+    this.#wal.stop();
+    this.#snapshots.abort("the database is being closed");
+    await this.#queue.run(async () => {
+      const { merge = true, patienceMs = 2_000 } = options;
+      try {
+        if (merge && this.#wal.capture.lost === undefined && this.#batches.canSeal) await this.#merge(patienceMs);
+      } catch (error) {
+        this.#onEvent({ type: "failed", error: error instanceof Error ? error : new Error(String(error)) });
+      } finally {
+        this.#wal.release();
+        this.#file.close();
+      }
+    });
+  }
+
+  /** Before the locks go, the WAL is empty: nothing in it can come to life when SQLite opens it alone. */
+  async #merge(patienceMs: number): Promise<void> {
+    this.#wal.captureNow();
+    const mark = await this.#wal.finish(patienceMs);
+    if (mark === undefined) return;
+    this.#wal.release();
+    // The last close of a database removes WAL and wal-index (wal.c, sqlite3WalClose).
+    const connection = new Sqlite(this.path, { fileMustExist: true, timeout: 0 });
+    try {
+      connection.prepare("select count(*) from sqlite_schema").get();
+    } finally {
+      connection.close();
+    }
+    const now = fileMark(this.path);
+    if (now !== undefined && isSameMark(now, mark)) await this.#batches.closed(mark);
+  }
+
+  #run<T>(work: () => Promise<T>): Promise<T> {
+    this.#assertOpen();
+    return this.#queue.run(work);
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new SluiceError("SLU-2013", `${this.path} is closed`);
+  }
+}
