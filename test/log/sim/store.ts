@@ -159,12 +159,12 @@ export class SimClient implements ObjectStore {
     const isLost = is(faults.lostAnswer);
     const isTwice = is(faults.twice);
     // The effect does not depend on whether the client still lives.
-    await this.#bucket.onWay(this.name, "request", key);
+    await orAborted(this.#bucket.onWay(this.name, "request", key), options.signal);
     const outcome = await new Promise<PutOutcome>((resolve) => {
       this.#bucket.clock.schedule(random.below(faults.latencyMs + 1), () => resolve(execute()));
     });
     if (isTwice) this.#later(execute);
-    await this.#bucket.onWay(this.name, "answer", key);
+    await orAborted(this.#bucket.onWay(this.name, "answer", key), options.signal);
     return this.#answer(isLost ? { outcome: "undecided", cause: new Error("reset") } : outcome, options.signal);
   }
 
@@ -205,6 +205,14 @@ export class SimClient implements ObjectStore {
       signal?.addEventListener("abort", arrive, { once: true });
     });
   }
+}
+
+function orAborted(way: Promise<void> | undefined, signal: AbortSignal | undefined): Promise<void> {
+  if (way === undefined || signal === undefined) return way ?? Promise.resolve();
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+    way.then(resolve, reject);
+  });
 }
 
 async function collect(body: Body): Promise<Uint8Array> {
