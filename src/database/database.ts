@@ -12,6 +12,8 @@ import { type DatabaseOptions, start, type Started } from "./starting.ts";
 import type { StateFile } from "./state.ts";
 import type { WorkQueue } from "./work-queue.ts";
 
+export type { DatabaseOptions } from "./starting.ts";
+
 /** Where Sluice keeps what belongs to the database at `file`: `.NAME-sluice` beside it. */
 export function stateDirOf(file: string): string {
   return path.join(path.dirname(file), `.${path.basename(file)}-sluice`);

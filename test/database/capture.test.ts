@@ -72,7 +72,7 @@ test("finds commits by its slow poll alone where the system gives no watch", asy
   const { syncBuiltinESMExports } = await import("node:module");
   fs.default.watch = (() => {
     throw Object.assign(new Error("no more watches"), { code: "ENOSPC" });
-  }) as unknown as typeof real;
+  }) as never;
   syncBuiltinESMExports();
   try {
     const replay = await open();
@@ -152,8 +152,7 @@ test("a WAL from a big-endian machine: read, appended to by SQLite, and little-e
   runPython(path, CREATE);
   const keeper = startPython(
     path,
-    `${CREATE.replace("create", "create")}`.replace("create table t", "create table u") +
-      "print('ready'); sys.stdin.readline()",
+    CREATE.replace("create table t", "create table u") + "print('ready'); sys.stdin.readline()",
   );
   apps.push(keeper);
   await until(() => statSync(`${path}-wal`, { throwIfNoEntry: false }) !== undefined, "the WAL");

@@ -15,6 +15,7 @@ export class Replay implements WalOwner {
   commits = 0;
   seals = 0;
   heals = 0;
+  restarts = 0;
   canSeal = true;
   readonly repairs: Repair[] = [];
   readonly failures: Error[] = [];
@@ -59,15 +60,19 @@ export class Replay implements WalOwner {
     writeFileSync(path, this.bytes);
   }
 
-  async seal(): Promise<number> {
+  async seal(): Promise<void> {
     this.seals++;
     const { frame } = this.wal.capture;
     await new Promise(setImmediate);
-    return frame;
+    this.wal.sealed(frame);
   }
 
   sealNow(): void {
     this.seals++;
+  }
+
+  restarted(): void {
+    this.restarts++;
   }
 
   queue<T>(work: () => Promise<T>): Promise<T> {
