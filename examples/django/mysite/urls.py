@@ -1,0 +1,10 @@
+from django.urls import path
+
+from ledger import views
+
+urlpatterns = [
+    path("", views.home),
+    path("entries", views.create),
+    path("entries/<str:key>", views.show),
+    path("totals", views.totals),
+]
