@@ -50,7 +50,7 @@ export function nodeAt(
 ): { range?: readonly number[] | null } | undefined {
   for (let length = path.length; length >= 0; length--) {
     const node = document.getIn(path.slice(0, length), true);
-    if (node !== undefined && node !== null && typeof node === "object") return node as Scalar;
+    if (node !== undefined && node !== null && typeof node === "object") return node;
   }
   return isScalar(document.contents) ? document.contents : undefined;
 }

@@ -115,7 +115,7 @@ function resolveStore(object: StoreObject, file: ConfigFile, base: string, env: 
 function defaultsOf(file: ConfigFile): Partial<StoreObject> {
   const defaults: Record<string, unknown> = {};
   for (const key of Object.keys(file) as (keyof ConfigFile)[]) if (key in SETTING_NAMES) defaults[key] = file[key];
-  return defaults as Partial<StoreObject>;
+  return defaults;
 }
 
 const SETTING_NAMES = {
@@ -147,7 +147,7 @@ function settingsOf(object: StoreObject, env: Environment): StoreSettings {
   settings["accessKeyId"] ??= env["LITESTREAM_ACCESS_KEY_ID"];
   settings["secretAccessKey"] ??= env["LITESTREAM_SECRET_ACCESS_KEY"];
   for (const key of ["accessKeyId", "secretAccessKey"]) if (settings[key] === undefined) delete settings[key];
-  return settings as StoreSettings;
+  return settings;
 }
 
 /** `file://` URLs and plain paths may be relative to the configuration file. */
@@ -214,5 +214,5 @@ export function parseListen(text: string): ListenAddress | undefined {
 }
 
 export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\./.test(host);
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }

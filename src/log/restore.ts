@@ -24,6 +24,8 @@ export interface RestoreOptions extends RestoreGoal {
   /** Default `quick`. */
   readonly integrityCheck?: IntegrityCheck;
   readonly onProgress?: (progress: RestoreProgress) => void;
+  /** Called when the file is verified and before it's put in place: what a node must remember of it comes first. */
+  readonly onVerified?: (state: RestoredState) => Promise<void>;
   readonly signal?: AbortSignal;
 }
 
@@ -81,6 +83,7 @@ export async function restore(options: RestoreOptions): Promise<Restored> {
     signal?.throwIfAborted();
     const checkMs = await verifyFile(target, integrityCheck, progress);
     signal?.throwIfAborted();
+    await options.onVerified?.(state);
     progress.enter("install");
     await target.install();
     return {

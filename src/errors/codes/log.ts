@@ -93,6 +93,13 @@ export const logCodes = {
     normal: "Now and then, while the store is slow and the application writes much.",
     remedy: "If it stays so, the uplink is too slow for the size of the database.",
   },
+  "SLU-4113": {
+    title: "Refused to start with an empty disk",
+    meaning:
+      "The database isn't on this disk, and the store can't be asked what was in it. Sluice refuses to start the application, which would create an empty database in its place.",
+    normal: "When the store is away while a new machine starts: the platform starts Sluice again until it is back.",
+    remedy: "Make the store reachable. If the database really is new, any store that can be listed and is empty will do.",
+  },
   "SLU-4501": {
     title: "No backup found",
     meaning: "The store has no file of this database's log, so there is nothing to restore.",

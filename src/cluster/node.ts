@@ -1,0 +1,190 @@
+import { EventEmitter } from "node:events";
+import path from "node:path";
+import type { Config, DbConfig, DirectoryDb } from "../config/config.ts";
+import { SluiceError } from "../errors/error.ts";
+import { WorkSlots } from "../log/work-slots.ts";
+import type { Position } from "../ltx/position.ts";
+import type { Logger } from "../observe/log.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { ObjectStore } from "../store/store.ts";
+import { DatabaseDirectory } from "./directory.ts";
+import { databasesIn } from "./discover.ts";
+import { observe, updateGauges } from "./observe.ts";
+import { ProtectedDatabase } from "./protected-database.ts";
+import type { NodeEvent, NodeStatus } from "./status.ts";
+import { Stores } from "./stores.ts";
+import { VERSION } from "./version.ts";
+
+export interface NodeOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** `run`: restore what is missing before the application starts. `replicate`: only where the configuration says so. */
+  readonly restoreMissing: boolean;
+  readonly adopt?: boolean;
+  readonly acceptRollback?: boolean;
+}
+
+interface Events {
+  event: [NodeEvent];
+  /** A database came under this node's care, or left it. */
+  databases: [];
+}
+
+/** Compactions and snapshots that run at once in one process. */
+const HEAVY_JOBS = 1;
+/** Databases of a directory that are opened at the same time. */
+const OPEN_AT_ONCE = 8;
+
+/**
+ * All databases of one process, each with its log. Without other nodes it is always the primary.
+ *
+ *     new ─ start ─► running ─ stop ─► stopped
+ *             └ rejected: some database can't be protected; `stop` lets go of the others
+ */
+export class Node extends EventEmitter<Events> {
+  readonly #options: NodeOptions;
+  readonly #startedAtMs = Date.now();
+  readonly #stores = new Stores();
+  readonly #slots = new WorkSlots(HEAVY_JOBS);
+  readonly #databases = new Map<string, ProtectedDatabase>();
+  readonly #directories: DatabaseDirectory[] = [];
+  readonly #fatal = new AbortController();
+  #stopping = false;
+
+  constructor(options: NodeOptions) {
+    super();
+    this.#options = options;
+    options.metrics.onCollect = () => updateGauges(options.metrics, this.#databases.values());
+  }
+
+  /** Aborted with the error that this node can't go on after: another writer has the log of its only database. */
+  get fatal(): AbortSignal {
+    return this.#fatal.signal;
+  }
+
+  /** Resolves when an application may start. Rejects with the first error that keeps a configured database from it. */
+  async start(stopping?: AbortSignal): Promise<void> {
+    stopping?.addEventListener("abort", () => (this.#stopping = true), { once: true });
+    const { dbs } = this.#options.config;
+    await Promise.all(dbs.map((db) => (db.kind === "file" ? this.#startFile(db) : this.#startDirectory(db))));
+  }
+
+  /** Drains all databases within the configured time; a sentence for each whose last commits are not in the store. */
+  async stop(): Promise<readonly string[]> {
+    this.#stopping = true;
+    for (const directory of this.#directories) await directory.stop();
+    const drain = AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs);
+    const missing = await Promise.all([...this.#databases.values()].map((database) => database.stop(drain)));
+    await this.#stores.close();
+    return missing.filter((sentence) => sentence !== undefined);
+  }
+
+  get databases(): readonly ProtectedDatabase[] {
+    return [...this.#databases.values()];
+  }
+
+  /** Paths of all databases, also of those that are waited for. */
+  get paths(): readonly string[] {
+    return [...this.#databases.keys()];
+  }
+
+  get status(): NodeStatus {
+    return {
+      version: VERSION,
+      node: this.#options.config.node.name,
+      role: "primary",
+      pid: process.pid,
+      startedAt: new Date(this.#startedAtMs).toISOString(),
+      databases: this.databases.map(({ status }) => status),
+    };
+  }
+
+  /** Waits until what is committed to `db` now is durable; see `ProtectedDatabase.sync`. Throws SLU-1003. */
+  async sync(db: string, wait: "local" | "store", signal: AbortSignal): Promise<Position> {
+    const database = this.#databases.get(path.resolve(db));
+    if (database === undefined) throw new SluiceError("SLU-1003", `${db} is not a database of this process`);
+    return database.sync(wait, signal);
+  }
+
+  async #startFile(db: DbConfig & { readonly kind: "file" }): Promise<void> {
+    await this.#protect(db.path, db, await this.#stores.get(db.store), "");
+  }
+
+  async #startDirectory(db: DirectoryDb): Promise<void> {
+    const { log } = this.#options;
+    const store = await this.#stores.get(db.store);
+    const opening = new WorkSlots(OPEN_AT_ONCE);
+    const started = new Set<string>();
+    const protect = (relative: string): Promise<void> => {
+      if (started.has(relative)) return Promise.resolve();
+      started.add(relative);
+      const file = path.join(db.dir, relative);
+      return opening.run(this.#fatal.signal, () => this.#protect(file, db, store, relative));
+    };
+    if (this.#restores(db))
+      await Promise.all((await databasesIn(store, db.pattern, db.recursive)).map((relative) => protect(relative)));
+    const first: Promise<void>[] = [];
+    let scanning = true;
+    const directory = new DatabaseDirectory({
+      dir: db.dir,
+      pattern: db.pattern,
+      recursive: db.recursive,
+      onAppeared: (relative) => {
+        const ready = protect(relative);
+        if (scanning) first.push(ready);
+        else
+          ready.catch((error: unknown) => log.error({ err: error, db: relative }, "a new database is not protected"));
+      },
+      onGone: (relative) => {
+        started.delete(relative);
+        void this.#forget(path.join(db.dir, relative));
+      },
+      onError: (error) => log.warn({ err: error, dir: db.dir }, "the directory can't be searched"),
+    });
+    this.#directories.push(directory);
+    await directory.start();
+    scanning = false;
+    await Promise.all(first);
+  }
+
+  #restores(db: DbConfig): boolean {
+    return this.#options.restoreMissing || db.restoreIfMissing;
+  }
+
+  async #protect(file: string, db: DbConfig, store: ObjectStore, prefix: string): Promise<void> {
+    const { config, adopt = false, acceptRollback = false, log, metrics } = this.#options;
+    if (this.#stopping || this.#databases.has(file)) return;
+    const database = new ProtectedDatabase({
+      path: file,
+      store,
+      prefix,
+      syncIntervalMs: db.syncIntervalMs,
+      levels: config.levels,
+      snapshotIntervalMs: config.snapshotIntervalMs,
+      retention: { l0RetentionMs: config.l0RetentionMs, snapshotRetentionMs: config.snapshotRetentionMs },
+      slots: this.#slots,
+      restoreMissing: this.#restores(db),
+      adopt,
+      acceptRollback,
+    });
+    this.#databases.set(file, database);
+    observe(database, { log, metrics, emit: (event) => this.emit("event", event) });
+    database.on("refused", (error) => {
+      if (db.kind === "file") this.#fatal.abort(error);
+    });
+    this.emit("databases");
+    await database.start();
+  }
+
+  /** Its file is gone from the directory: what was captured of it is still sent. */
+  async #forget(file: string): Promise<void> {
+    const database = this.#databases.get(file);
+    if (database === undefined) return;
+    this.#databases.delete(file);
+    const missing = await database.stop(AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs));
+    if (missing !== undefined) this.#options.log.warn({ db: file }, missing);
+    this.#options.metrics.forget(file);
+    this.emit("databases");
+  }
+}

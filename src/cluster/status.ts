@@ -1,0 +1,75 @@
+import type { ErrorCode } from "../errors/codes.ts";
+
+/** What `sluice status` shows; the form of `GET /v1/status`. */
+export interface NodeStatus {
+  readonly version: string;
+  readonly node: string;
+  readonly role: "primary";
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly databases: readonly DatabaseStatus[];
+}
+
+/**
+ * The life of one database in a node:
+ *
+ * - `waiting`: there is no file yet, and nothing in the store; the application will create it
+ * - `restoring`, `opening`, `taking-over`: on the way
+ * - `protected`: captured, and shipped to its store
+ * - `failed`: not protected, for the reason given; the node tries again where that can help
+ * - `closed`: the node has let it go
+ */
+export type DatabaseState = "waiting" | "restoring" | "opening" | "taking-over" | "protected" | "failed" | "closed";
+
+export interface DatabaseStatus {
+  readonly path: string;
+  /** Without secrets. */
+  readonly store: string;
+  readonly state: DatabaseState;
+  readonly error: { readonly code: ErrorCode | undefined; readonly message: string; readonly hint: string } | undefined;
+  /** 16 hex digits; of the last captured commit. */
+  readonly position: string | undefined;
+  readonly sizeBytes: number | undefined;
+  readonly walBytes: number | undefined;
+  /** What the store has confirmed. */
+  readonly confirmed: { readonly txid: number; readonly position: string; readonly at: string } | undefined;
+  /** For how long the oldest commit that is not in the store has been waiting; 0 when all are. */
+  readonly storeLagMs: number | undefined;
+  /** Sealed batches that wait for the store. */
+  readonly frozen: number | undefined;
+}
+
+/** An event of `GET /v1/events`. */
+export type NodeEvent =
+  | { readonly type: "state"; readonly db: string; readonly state: DatabaseState }
+  /** `commits` of them up to `position` were captured at `atMs` (wall clock). */
+  | {
+      readonly type: "commit";
+      readonly db: string;
+      readonly position: string;
+      readonly commits: number;
+      readonly atMs: number;
+    }
+  | {
+      readonly type: "seal";
+      readonly db: string;
+      readonly txid: number;
+      readonly position: string;
+      readonly atMs: number;
+    }
+  | {
+      readonly type: "upload";
+      readonly db: string;
+      readonly txid: number;
+      readonly position: string;
+      readonly atMs: number;
+    }
+  | {
+      readonly type: "compaction";
+      readonly db: string;
+      readonly level: number;
+      readonly minTxid: number;
+      readonly maxTxid: number;
+    }
+  | { readonly type: "snapshot"; readonly db: string; readonly txid: number; readonly sizeBytes: number }
+  | { readonly type: "error"; readonly db: string; readonly code: string | undefined; readonly message: string };

@@ -1,0 +1,77 @@
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+
+/** Seconds, from a fsync to a slow upload. */
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
+
+/** Sluice's metrics; `docs/metrics.md` explains each. One instance a process. */
+export class Metrics {
+  readonly registry = new Registry();
+  readonly #db = ["db"] as const;
+
+  readonly databaseBytes = this.#gauge("sluice_database_bytes", "Size of the database file");
+  readonly walBytes = this.#gauge("sluice_wal_bytes", "Length of the WAL up to its last commit");
+  readonly position = this.#gauge("sluice_position_seq", "Number of the last captured commit in its epoch");
+  readonly epoch = this.#gauge("sluice_position_epoch", "Epoch of the last captured commit");
+  readonly confirmedTxid = this.#gauge("sluice_confirmed_txid", "TXID of the last record that the store has confirmed");
+  readonly uploadAge = this.#gauge("sluice_last_upload_age_seconds", "Time since a record was last confirmed");
+  readonly storeLag = this.#gauge(
+    "sluice_store_lag_seconds",
+    "For how long the oldest commit that isn't in the store has been waiting; 0 when everything is",
+  );
+  readonly frozenBatches = this.#gauge("sluice_frozen_batches", "Sealed batches that are not confirmed");
+  readonly unbackfilledFrames = this.#gauge(
+    "sluice_unbackfilled_frames",
+    "WAL frames that are not in the database file",
+  );
+  readonly failed = this.#gauge("sluice_database_failed", "1 while the database is not protected because of an error");
+
+  readonly commits = this.#counter("sluice_commits_total", "Commits captured");
+  readonly records = this.#counter("sluice_records_total", "Records confirmed by the store");
+  readonly recordBytes = this.#counter("sluice_record_bytes_total", "Bytes of confirmed records");
+  readonly retries = this.#counter(
+    "sluice_store_retries_total",
+    "Steps that had no answer from the store and were tried again",
+  );
+  readonly compactions = this.#counter("sluice_compactions_total", "Files written to a level above 0");
+  readonly snapshots = this.#counter("sluice_snapshots_total", "Snapshots written");
+  readonly deletions = this.#counter("sluice_deleted_objects_total", "Objects deleted by retention");
+  readonly repairs = this.#counter(
+    "sluice_index_repairs_total",
+    "Repairs of the wal-index after an application was killed in it",
+  );
+  readonly errors = this.#counter("sluice_errors_total", "Errors by code", ["db", "code"]);
+
+  readonly appendSeconds = new Histogram({
+    name: "sluice_append_seconds",
+    help: "From the sending of a record to its confirmation",
+    labelNames: this.#db,
+    buckets: SECONDS,
+    registers: [this.registry],
+  });
+
+  /** Called before each reading, to bring gauges up to date. */
+  onCollect: () => void = () => undefined;
+
+  /** The text of `GET /metrics`. */
+  async text(): Promise<string> {
+    this.onCollect();
+    return this.registry.metrics();
+  }
+
+  get contentType(): string {
+    return this.registry.contentType;
+  }
+
+  /** A database is gone: its series end. */
+  forget(db: string): void {
+    for (const metric of this.registry.getMetricsAsArray()) (metric as unknown as Gauge).remove({ db });
+  }
+
+  #gauge(name: string, help: string): Gauge {
+    return new Gauge({ name, help, labelNames: ["db"], registers: [this.registry] });
+  }
+
+  #counter(name: string, help: string, labelNames = ["db"]): Counter {
+    return new Counter({ name, help, labelNames, registers: [this.registry] });
+  }
+}
