@@ -22,8 +22,9 @@ const NAME_GAP = 1 << 20;
  * persisted state. Methods that return promises are called one after the other, from the database's queue.
  *
  * - **waiting**: from the start. Commits are named in the epoch of an earlier life; nothing is sealed.
- * - **claiming**: a takeover record is frozen and not decided. Commits are captured, but not named yet, and nothing is
- *   sealed. `confirm` or `abandon` lead back to *waiting*; after a restart the state says that it is claiming.
+ * - **claiming**: from `freezeTakeover`. Commits are captured, but not named yet, and nothing is sealed. `abandon` leads
+ *   back; so does another `freezeTakeover`, after a claim that was confirmed and yet began nothing. After a restart
+ *   the state says that a claim is not decided.
  * - **begun**: from `begin`, in one epoch. Commits are named in it; batches are sealed.
  */
 export class Batches {
@@ -36,6 +37,7 @@ export class Batches {
   #state: PersistedState;
   #position: Position;
   #begun = false;
+  #claiming: boolean;
   /** Commits that were captured while claiming. */
   #unnamed = 0;
   /** The state before a takeover record was frozen in this life, and the frame up to which that record goes. */
@@ -65,7 +67,8 @@ export class Batches {
     this.#state = parts.file.state ?? emptyState;
     this.#position = this.#state.sealedPosition;
     const commits = parts.isUncounted ? NAME_GAP : parts.commits;
-    if (this.#state.takeover !== undefined) this.#unnamed = commits;
+    this.#claiming = this.#state.takeover !== undefined;
+    if (this.#claiming) this.#unnamed = commits;
     else this.#position = nameAfter(this.#position, this.#state.epoch, commits);
     const { files, frames, pageSize } = parts.wal;
     this.#source = { files, frames, pageSize, sums: parts.sums };
@@ -90,7 +93,7 @@ export class Batches {
   }
 
   get canSeal(): boolean {
-    return this.#begun && this.#state.takeover === undefined;
+    return this.#begun && !this.#claiming;
   }
 
   get isEmpty(): boolean {
@@ -99,7 +102,7 @@ export class Batches {
 
   /** A commit was captured. */
   named(): void {
-    if (this.#state.takeover !== undefined) this.#unnamed++;
+    if (this.#claiming) this.#unnamed++;
     else this.#position = nameAfter(this.#position, this.#state.epoch, 1);
   }
 
@@ -126,10 +129,7 @@ export class Batches {
       frozen: rest,
       takeover: decided ? undefined : this.#state.takeover,
     });
-    if (decided) {
-      this.#wal.sealed(this.#claimedFrame);
-      this.#settled();
-    }
+    if (decided) this.#wal.sealed(this.#claimedFrame);
     if (txid - this.#savedTxid >= KEEP_LOCAL) await this.tidy();
   }
 
@@ -142,13 +142,22 @@ export class Batches {
     const { txid, writer, minTimestampMs } = options;
     if (this.#state.frozen.length > 0) throw internal("a takeover behind other batches");
     if (this.#file.state === undefined) throw internal("a takeover of a database that is bound to no log");
+    // What came behind a claim that was confirmed and did not begin an epoch.
+    this.#nameRest();
     if (options.full === true || txid === 1) this.#open.everything();
     // The content that a log begins with is named (0, 1).
     if (this.#position === NOTHING) this.#position = positionOf(0, 1);
     const name = this.#name(txid, txid, writer, minTimestampMs);
     // Backfills wait until it is decided: if it is lost, its frames are in the open batch again.
     const before = this.#state;
-    const batch = await this.#seal(name, true);
+    this.#claiming = true;
+    let batch;
+    try {
+      batch = await this.#seal(name, true);
+    } catch (error) {
+      this.#nameRest();
+      throw error;
+    }
     this.#beforeClaim = before;
     this.onFrozen(batch);
     return batch;
@@ -164,11 +173,12 @@ export class Batches {
     const before = this.#beforeClaim ?? { ...this.#state, sealedTxid: txid - 1, place: undefined };
     await this.#write({ ...before, frozen: rest, takeover: undefined });
     this.#open.differs(pages, this.#open.size);
-    this.#settled();
+    this.#nameRest();
   }
 
-  /** The takeover is decided: commits that were captured meanwhile get their names. */
-  #settled(): void {
+  /** Commits that were captured behind a claim get their names, in the epoch that was begun last. */
+  #nameRest(): void {
+    this.#claiming = false;
     this.#beforeClaim = undefined;
     this.#position = nameAfter(this.#position, this.#state.epoch, this.#unnamed);
     this.#unnamed = 0;
@@ -177,6 +187,7 @@ export class Batches {
   async begin(epoch: number, writer: bigint): Promise<void> {
     if (this.#state.takeover !== undefined) throw internal("begins an epoch while a claim is not decided");
     await this.#write({ ...this.#state, epoch, writer });
+    this.#nameRest();
     this.#begun = true;
   }
 

@@ -134,7 +134,12 @@ export class Database implements LoggedDatabase {
   }
 
   begin(epoch: number, writer: bigint): Promise<void> {
-    return this.#run(() => this.#batches.begin(epoch, writer));
+    return this.#run(async () => {
+      const before = this.position;
+      await this.#batches.begin(epoch, writer);
+      // Commits that were captured while the takeover was not decided have their names now.
+      if (this.position !== before) this.onCaptured(this.position);
+    });
   }
 
   freeze(): Promise<FrozenBatch | undefined> {

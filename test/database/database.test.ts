@@ -157,6 +157,25 @@ test("a claim that was refused puts its pages back, and commits made meanwhile g
   await expectEqual(log);
 });
 
+test("commits made while a claim is under way are named in the epoch that it begins", async () => {
+  const log = await begin();
+  await runPythonBeside(path, rows(2));
+  await log.flush();
+  const { database } = log;
+  const claim = await database.freezeTakeover({ txid: 3, writer: 11n, minTimestampMs: 0 });
+  expect(claim.position).toBe(position(1, 2));
+  await runPythonBeside(path, rows(4));
+  expect(database.captureNow()).toBe(claim.position);
+  await log.settle();
+  expect(database.captureNow()).toBe(claim.position);
+  const seen: bigint[] = [];
+  database.onCaptured = (p) => void seen.push(p);
+  await database.begin(3, 11n);
+  expect(seen).toEqual([position(3, 4)]);
+  await expectEqual(log);
+  expect(log.records.at(-1)).toMatchObject({ txid: 4, epoch: 3, position: position(3, 4) });
+});
+
 test("a claim that was not decided when Sluice was killed is frozen still", async () => {
   const log = await begin();
   await end(log);
