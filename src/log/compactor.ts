@@ -3,7 +3,7 @@ import { link, mkdir, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { isSluiceError, SluiceError, systemErrorCode } from "../errors/error.ts";
-import { Backoff, untilAnswered, type LogContext } from "./context.ts";
+import { Backoff, untilAnswered, UPKEEP_TRIES_MAX, type LogContext } from "./context.ts";
 import { formatTxid } from "./layout.ts";
 import type { Compaction } from "./levels.ts";
 import type { LogFile } from "./listing.ts";
@@ -28,6 +28,13 @@ export class SourceGone extends Error {
   }
 }
 
+/** A source can't be what was once written: no repetition heals that. */
+export class SourceDamaged extends SluiceError {
+  constructor(plan: Compaction, cause: SluiceError) {
+    super("SLU-4111", `a source of ${describe(plan)} on level ${plan.level} is damaged: ${cause.message}`, { cause });
+  }
+}
+
 /**
  * Makes one file of a higher level from files of the level below: all of them in the log, so nothing that a deposed
  * primary has sealed gets in. The result is created conditionally, under a name that says all about it; one that is
@@ -43,7 +50,10 @@ export class Compactor {
     this.#options = options;
   }
 
-  /** Returns the new file. Throws SourceGone, SLU-4109 when `signal` is aborted, SLU-2008, or the codec's errors. */
+  /**
+   * Returns the new file. Throws SourceGone, SourceDamaged, SLU-4109 when `signal` is aborted, SLU-2008, and the
+   * store's errors when it does not answer for long.
+   */
   async compact(plan: Compaction, signal: AbortSignal): Promise<LogFile> {
     const { context, workDir, ltx } = this.#options;
     const startedMs = context.clock.now();
@@ -66,6 +76,7 @@ export class Compactor {
       context.onEvent({ type: "compacted", level, minTxid, maxTxid, sizeBytes: file.sizeBytes, tookMs });
       return file;
     } catch (error) {
+      if (isSluiceError(error) && error.code.startsWith("SLU-5")) throw new SourceDamaged(plan, error);
       throw diskFull(error, workDir);
     } finally {
       await rm(workDir, { recursive: true, force: true });
@@ -77,7 +88,7 @@ export class Compactor {
     const { context, localPath } = this.#options;
     const local = localPath(source);
     if (local !== undefined && (await isLinked(local, target, source.sizeBytes))) return target;
-    return untilAnswered(context, `read ${source.key}`, signal, async () => {
+    const download = async (): Promise<string> => {
       try {
         const object = await context.store.get(source.key, { signal });
         await pipeline(object.body, createWriteStream(target), { signal });
@@ -86,7 +97,8 @@ export class Compactor {
         if (isSluiceError(error, "SLU-3404")) throw new SourceGone(source);
         throw error;
       }
-    });
+    };
+    return untilAnswered(context, `read ${source.key}`, signal, download, UPKEEP_TRIES_MAX);
   }
 
   async #upload(
@@ -98,7 +110,7 @@ export class Compactor {
     const { context } = this.#options;
     const { level, minTxid, maxTxid } = plan;
     const key = context.layout.key(level, minTxid, maxTxid);
-    const backoff = new Backoff(context, `compact ${key}`);
+    const backoff = new Backoff(context, `compact ${key}`, UPKEEP_TRIES_MAX);
     for (;;) {
       const answer = await context.store
         .put(

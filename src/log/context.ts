@@ -68,23 +68,35 @@ export function logContext(
 const BACKOFF_FIRST_MS = 100;
 const BACKOFF_LAST_MS = 5_000;
 
+/**
+ * How often a step of the upkeep is tried (20 s or so) before it makes room for other databases' and is begun again
+ * later. What is to be appended is tried for ever.
+ */
+export const UPKEEP_TRIES_MAX = 8;
+
 /** Waits between tries of one step: doubling from 0.1 s to 5 s, each shortened by up to half at random. */
 export class Backoff {
   readonly #context: LogContext;
   readonly #step: string;
+  readonly #triesMax: number;
   readonly #sinceMs: number;
   #attempt = 0;
 
-  constructor(context: LogContext, step: string) {
+  constructor(context: LogContext, step: string, triesMax = Infinity) {
     this.#context = context;
     this.#step = step;
+    this.#triesMax = triesMax;
     this.#sinceMs = context.clock.now();
   }
 
-  /** Tells why the last try had no answer, and waits. Throws SLU-4109 when `signal` is aborted. */
+  /**
+   * Tells why the last try had no answer, and waits. Throws SLU-4109 when `signal` is aborted, and `cause` after the
+   * last try.
+   */
   async wait(cause: unknown, signal: AbortSignal): Promise<void> {
     this.#attempt++;
     throwIfStopped(this.#context, signal);
+    if (this.#attempt >= this.#triesMax) throw cause;
     const { clock, random, onEvent } = this.#context;
     const full = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#attempt - 1, 16));
     const delayMs = Math.round(full * (1 - random() / 2));
@@ -95,16 +107,17 @@ export class Backoff {
 }
 
 /**
- * Runs `run` until it gets an answer from the store; other errors than the store's are thrown at once.
- * Throws SLU-4109 when `signal` is aborted.
+ * Runs `run` until it gets an answer from the store, at most `triesMax` times; other errors than the store's are
+ * thrown at once. Throws SLU-4109 when `signal` is aborted.
  */
 export async function untilAnswered<T>(
   context: LogContext,
   step: string,
   signal: AbortSignal,
   run: () => Promise<T>,
+  triesMax = Infinity,
 ): Promise<T> {
-  const backoff = new Backoff(context, step);
+  const backoff = new Backoff(context, step, triesMax);
   for (;;) {
     try {
       return await run();

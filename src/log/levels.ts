@@ -31,10 +31,11 @@ export type Intake =
 /**
  * What the level below `level` has above what `level` has (protocol section 7: "a source is any file with Max above
  * what the level has"). Where the files right after that are gone, or the level is still empty, it begins behind the
- * newest snapshot instead: everything older is reached through that.
+ * newest snapshot instead: everything older is reached through that. `skippedTxid`: so it does where files up to there
+ * are damaged.
  */
-export function intake(listing: LogListing, level: number): Intake {
-  const have = listing.maxTxid(level);
+export function intake(listing: LogListing, level: number, skippedTxid = 0): Intake {
+  const have = Math.max(listing.maxTxid(level), skippedTxid);
   const below = listing.level(level - 1);
   if (have > 0) {
     const sources = chain(below, have);

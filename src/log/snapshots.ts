@@ -1,7 +1,7 @@
 import type { DatabaseSnapshot, LoggedDatabase } from "../database/contract.ts";
 import { isSluiceError } from "../errors/error.ts";
 import type { Position } from "../ltx/position.ts";
-import { Backoff, type LogContext } from "./context.ts";
+import { Backoff, UPKEEP_TRIES_MAX, type LogContext } from "./context.ts";
 import { SNAPSHOT_LEVEL } from "./layout.ts";
 import type { LogFile } from "./listing.ts";
 import type { LtxWork } from "./ltx-work.ts";
@@ -31,7 +31,10 @@ export class Snapshots {
     this.#options = options;
   }
 
-  /** Returns the new file, or undefined when the picture could not be kept for long enough. Throws SLU-4109. */
+  /**
+   * Returns the new file, or undefined when the picture could not be kept for long enough. Throws SLU-4109, and the
+   * store's errors when it does not answer for long.
+   */
   async write(signal: AbortSignal): Promise<SnapshotFile | undefined> {
     const { context, database, waitFor } = this.#options;
     const startedMs = context.clock.now();
@@ -60,7 +63,7 @@ export class Snapshots {
   async #upload(snapshot: DatabaseSnapshot, signal: AbortSignal): Promise<number> {
     const { context, ltx } = this.#options;
     const key = context.layout.key(SNAPSHOT_LEVEL, 1, snapshot.txid);
-    const backoff = new Backoff(context, `snapshot ${key}`);
+    const backoff = new Backoff(context, `snapshot ${key}`, UPKEEP_TRIES_MAX);
     for (;;) {
       const counted = count(ltx.encodeSnapshot(snapshot));
       const answer = await context.store

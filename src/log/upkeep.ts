@@ -2,8 +2,8 @@ import path from "node:path";
 import type { FrozenBatch, LoggedDatabase } from "../database/contract.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import type { Position } from "../ltx/position.ts";
-import { Compactor, SourceGone } from "./compactor.ts";
-import { throwIfStopped, untilAnswered, type LogContext } from "./context.ts";
+import { Compactor, SourceDamaged, SourceGone } from "./compactor.ts";
+import { throwIfStopped, untilAnswered, UPKEEP_TRIES_MAX, type LogContext } from "./context.ts";
 import { formatTxid, SNAPSHOT_LEVEL } from "./layout.ts";
 import { intake, planLevel, windowEnd, type Level } from "./levels.ts";
 import { listLog, LogListing, type LogFile } from "./listing.ts";
@@ -74,6 +74,9 @@ export class Upkeep {
   #snapshotPosition: Position | undefined;
   /** A snapshot is needed before anything else, to bridge files that are gone. */
   #wantsSnapshot = false;
+  /** … and because of files that are there but damaged: none up to that snapshot is a source any more. */
+  #isDamaged = false;
+  #skippedTxid = 0;
   #failures = 0;
   #retryAtMs = 0;
 
@@ -124,7 +127,7 @@ export class Upkeep {
     let dueMs = this.#snapshotDueMs();
     if (newMs !== undefined) return Math.min(dueMs, this.#timerAtMs, this.#windowDueMs(newMs, levels[0]));
     for (const [index, level] of levels.entries()) {
-      const found = intake(this.#listing, index + 1);
+      const found = intake(this.#listing, index + 1, this.#skippedTxid);
       const first = found.kind === "sources" ? found.sources[0] : undefined;
       if (found.kind === "hole") return this.#retryAtMs;
       if (first !== undefined) dueMs = Math.min(dueMs, this.#windowDueMs(this.#timeOf(first), level));
@@ -198,6 +201,12 @@ export class Upkeep {
         made = (await this.#compact(index + 1, intervalMs, signal)) || made;
       }
     } catch (error) {
+      if (error instanceof SourceDamaged) {
+        context.onEvent({ type: "alarm", error });
+        this.#wantsSnapshot = true;
+        this.#isDamaged = true;
+        return;
+      }
       if (!(error instanceof SourceGone)) throw error;
       await this.#relist(signal);
       // A hole is bridged at once; a file that is listed but can't be read is tried again later.
@@ -220,6 +229,8 @@ export class Upkeep {
     this.#known.set(file.key, { timestampMs: file.timestampMs, isTakeover: false });
     this.#snapshotPosition = file.position;
     this.#wantsSnapshot = false;
+    if (this.#isDamaged) this.#skippedTxid = file.maxTxid;
+    this.#isDamaged = false;
     if (this.#listing.firstGap() === undefined) {
       this.#hole?.close();
       this.#hole = undefined;
@@ -230,11 +241,11 @@ export class Upkeep {
   /** Makes what is due on one level; whether that was anything. */
   async #compact(level: number, intervalMs: number, signal: AbortSignal): Promise<boolean> {
     const { context } = this.#options;
-    const found = intake(this.#listing, level);
+    const found = intake(this.#listing, level, this.#skippedTxid);
     if (found.kind === "hole") {
       await this.#relist(signal);
       // Covered by other levels, perhaps; but this one has nothing to go on from without a snapshot.
-      this.#wantsSnapshot = intake(this.#listing, level).kind === "hole";
+      this.#wantsSnapshot = intake(this.#listing, level, this.#skippedTxid).kind === "hole";
       return false;
     }
     for (const source of found.sources) {
@@ -263,7 +274,7 @@ export class Upkeep {
     for (let start = 0; start < deletable.length; start += DELETE_BATCH) {
       const files = deletable.slice(start, start + DELETE_BATCH);
       const keys = files.map((file) => file.key);
-      await untilAnswered(context, "delete old files", signal, () => context.store.delete(keys, { signal }));
+      await this.#ask("delete old files", signal, () => context.store.delete(keys, { signal }));
       for (const file of files) this.#forget(file);
     }
     for (let level = 0; level <= SNAPSHOT_LEVEL; level++) {
@@ -283,9 +294,7 @@ export class Upkeep {
   /** Looks at the store again, after something was not as expected there. */
   async #relist(signal: AbortSignal): Promise<void> {
     const { context } = this.#options;
-    const files = await untilAnswered(context, "list the log", signal, () =>
-      listLog(context.store, context.layout, { signal }),
-    );
+    const files = await this.#ask("list the log", signal, () => listLog(context.store, context.layout, { signal }));
     this.#listing = new LogListing(files);
     const gap = this.#listing.firstGap();
     if (gap !== undefined) this.#alarm(gap);
@@ -307,9 +316,13 @@ export class Upkeep {
     return this.#known.get(file.key)?.timestampMs ?? file.modifiedMs;
   }
 
+  #ask<T>(step: string, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+    return untilAnswered(this.#options.context, step, signal, run, UPKEEP_TRIES_MAX);
+  }
+
   async #read(file: LogFile, signal: AbortSignal): Promise<{ readonly position: Position }> {
     const { context } = this.#options;
-    const record = await untilAnswered(context, `read ${file.key}`, signal, () =>
+    const record = await this.#ask(`read ${file.key}`, signal, () =>
       readRecord(context, file, signal).catch((error: unknown) => {
         if (isSluiceError(error, "SLU-3404")) throw new SourceGone(file);
         throw error;

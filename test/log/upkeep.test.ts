@@ -153,7 +153,7 @@ describe("compaction", () => {
     expect(existsSync(workDir)).toBe(false);
   });
 
-  test("a source that can't be decoded stops compaction, not the log, and nothing is deleted", async () => {
+  test("does without a source that is damaged: alarm, snapshot, and on behind that", async () => {
     using site = new Site();
     const disk = site.disk("a");
     const first = await site.start(disk);
@@ -162,11 +162,13 @@ describe("compaction", () => {
     const damaged = site.bucket.objects.get(layout.slotKey(3))!.bytes;
     damaged[damaged.length - 1]! ^= 1;
     const second = await site.start(disk);
-    await site.clock.advance(HOUR);
-    expect(site.keys("ltx/1/")).toEqual([]);
-    expect(site.keys("ltx/0/")).toHaveLength(5);
-    expect(second.events).toContainEqual(expect.objectContaining({ type: "retrying", step: "upkeep" }));
-    expect(await site.outcome(second.writer!.waitFor(site.commit(second)))).toBeUndefined();
+    await site.clock.advance(60_000);
+    expect(alarms(second)).toEqual([expect.objectContaining({ error: expect.objectContaining({ code: "SLU-4111" }) })]);
+    expect(short(site.keys("ltx/9/"))).toEqual(["9/1-1", "9/1-5"]);
+    await site.write(second, 2);
+    await site.clock.advance(60_000);
+    expect(short(site.keys("ltx/1/"))).toEqual(["1/6-7"]);
+    expect(alarms(second)).toHaveLength(1);
   });
 });
 
