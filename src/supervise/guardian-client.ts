@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { SluiceError } from "../errors/error.ts";
 import { children, killDescendants } from "./descendants.ts";
 import { removeGuardianFile, writeGuardianFile } from "./guardian-file.ts";
+import { applicationEnvironment, openFilesLimit } from "./inherited.ts";
 import { becomeSubreaper, sendDescriptors, socketPair } from "./libc.ts";
 import { type Environment, lineReader, type Report, type Request } from "./messages.ts";
 
@@ -126,7 +127,10 @@ export class Guardian {
     await writeGuardianFile(this.#file, this.#process.pid ?? 0);
   }
 
-  /** Starts `argv[0]` with the other words as its arguments and exactly `env`. Throws SLU-6001, SLU-6002, SLU-6006. */
+  /**
+   * Starts `argv[0]` with the other words as its arguments and `env` as the user gave it, without what `bin/sluice`
+   * added. Throws SLU-6001, SLU-6002, SLU-6006.
+   */
   run(argv: readonly string[], env: Environment): Promise<Command> {
     const id = this.#nextId++;
     const exited = new Promise<Exit>((done) => this.#running.set(id, done));
@@ -140,7 +144,7 @@ export class Guardian {
       this.#starting.set(id, { done, fail });
       if (this.#process.exitCode !== null || this.#process.signalCode !== null)
         this.#fail(id, new SluiceError("SLU-6006", "the guardian ended"));
-      else this.#ask({ do: "start", id, argv, env });
+      else this.#ask({ do: "start", id, argv, env: applicationEnvironment(env), openFiles: openFilesLimit(env) });
     });
   }
 

@@ -5,8 +5,10 @@ import { Socket } from "node:net";
 import { systemErrorCode } from "../errors/error.ts";
 import { dropCleanPages } from "../observe/clean-pages.ts";
 import { children, descendants, killDescendants, reapOrphans, signal } from "./descendants.ts";
-import { becomeSubreaper, receiveDescriptors } from "./libc.ts";
-import { CHANNEL_FD, type Environment, FILES_FD, lineReader, type Report, type Request } from "./messages.ts";
+import { becomeSubreaper, receiveDescriptors, withOpenFilesLimit } from "./libc.ts";
+import { CHANNEL_FD, FILES_FD, lineReader, type Report, type Request } from "./messages.ts";
+
+type StartRequest = Extract<Request, { do: "start" }>;
 
 /** Signals that reach a whole process group or control group: Sluice decides what they mean, not its guardian. */
 const LEFT_TO_SLUICE = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] as const;
@@ -51,19 +53,19 @@ class Guardian {
   }
 
   #handle(request: Request): void {
-    if (request.do === "start") this.#start(request.id, request.argv, request.env);
+    if (request.do === "start") this.#start(request);
     else if (request.do === "signal") this.#signal(request.id, request.signal, request.group);
     else if (request.do === "hold") this.#hold(request.key);
     else if (request.do === "release") this.#release(request.key);
     else void this.#end(request.graceMs);
   }
 
-  #start(id: number, argv: readonly string[], env: Environment): void {
+  #start({ id, argv, env, openFiles }: StartRequest): void {
     const [file = "", ...args] = [...this.#deathSignalPrefix(), ...argv];
     let child: ChildProcess;
     try {
       // Its own session: a terminal's Ctrl-C reaches Sluice alone, which passes it on once.
-      child = spawn(file, args, { stdio: "inherit", detached: true, env });
+      child = withOpenFilesLimit(openFiles, () => spawn(file, args, { stdio: "inherit", detached: true, env }));
     } catch (error) {
       this.#report({ is: "failed", id, code: codeOf(error) });
       return;

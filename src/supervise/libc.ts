@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import { constants } from "node:os";
 import koffi from "koffi";
 
@@ -22,6 +23,9 @@ const MSG_CMSG_CLOEXEC = 0x40000000;
 /** Size of `struct cmsghdr`, after which the descriptors stand as 32-bit integers. */
 const CMSG_HEADER = 16;
 const SIGINFO_SIZE = 128;
+const RLIMIT_NOFILE = 7;
+/** Descriptors that starting a process takes for a moment. */
+const SPARE_FILES = 32;
 
 /** The most descriptors that one message may carry (`SCM_MAX_FD` is 253; Sluice sends three at most). */
 export const DESCRIPTORS_MAX = 64;
@@ -50,8 +54,10 @@ interface MessageHeader {
 
 const prctl = libc.func("prctl", "int", ["int", "ulong", "ulong", "ulong", "ulong"]);
 const waitpidCall = libc.func("waitpid", "int", ["int", "void *", "int"]);
-const waitid = libc.func("waitid", "int", ["int", "int", "uint8_t *", "int"]);
-const socketpair = libc.func("socketpair", "int", ["int", "int", "int", "int *"]);
+const waitid = libc.func("waitid", "int", ["int", "int", "_Out_ uint8_t *", "int"]);
+const getrlimit = libc.func("getrlimit", "int", ["int", "_Out_ uint64_t *"]);
+const setrlimit = libc.func("setrlimit", "int", ["int", "uint64_t *"]);
+const socketpair = libc.func("socketpair", "int", ["int", "int", "int", "_Out_ int *"]);
 const sendmsg = libc.func("sendmsg", "int64_t", ["int", koffi.pointer(msghdr), "int"]);
 const recvmsg = libc.func("recvmsg", "int64_t", ["int", koffi.inout(koffi.pointer(msghdr)), "int"]);
 
@@ -75,6 +81,27 @@ export function reapChild(pid: number): void {
 /** Whether this process has any child, also one that is a zombie (`waitid` says ECHILD where there is none). */
 export function hasChildren(): boolean {
   return (waitid(P_ALL, 0, Buffer.alloc(SIGINFO_SIZE), WEXITED | WNOHANG | WNOWAIT) as number) === 0;
+}
+
+/**
+ * Runs `start` with this soft limit of open files (setrlimit(2)), which what it starts inherits, or with the lowest that
+ * leaves room for what this process has open; then goes back to the limit from before.
+ */
+export function withOpenFilesLimit<T>(soft: number | undefined, start: () => T): T {
+  const limits = new BigUint64Array(2);
+  const [now] = soft !== undefined && getrlimit(RLIMIT_NOFILE, limits) === 0 ? limits : [];
+  if (soft === undefined || now === undefined) return start();
+  const highest = Math.max(...readdirSync("/proc/self/fd").map(Number));
+  const wanted = BigInt(Math.max(soft, highest + SPARE_FILES));
+  if (wanted >= now) return start();
+  limits[0] = wanted;
+  setrlimit(RLIMIT_NOFILE, limits);
+  try {
+    return start();
+  } finally {
+    limits[0] = now;
+    setrlimit(RLIMIT_NOFILE, limits);
+  }
 }
 
 /** Two connected sockets that keep message boundaries; a process that is started inherits neither by itself. */

@@ -1,6 +1,13 @@
 /** What Sluice asks of its guardian: one JSON object a line, on the guardian's descriptor 3. */
 export type Request =
-  | { readonly do: "start"; readonly id: number; readonly argv: readonly string[]; readonly env: Environment }
+  | {
+      readonly do: "start";
+      readonly id: number;
+      readonly argv: readonly string[];
+      readonly env: Environment;
+      /** Soft limit of open files for the command; without it the guardian's own. */
+      readonly openFiles?: number | undefined;
+    }
   /** To the command alone, or to its whole process group, as a terminal does. */
   | { readonly do: "signal"; readonly id: number; readonly signal: NodeJS.Signals; readonly group: boolean }
   /** The next message on descriptor 4 carries descriptors: keep them open until `release`, or to the end. */

@@ -50,6 +50,22 @@ print("to stderr", file=sys.stderr)`;
   expect(seen.env["MARK"]).toBe(sluice.mark);
 });
 
+test("the limit of open files, the environment's of Sluice's own start", async () => {
+  // What `bin/sluice` does, as process 1 or anywhere else.
+  const own = 'ulimit -Sn 512; SLUICE_OPEN_FILES=512 NODE_COMPILE_CACHE=$HOME/$0/sluice/compiled "$@"; exit $?';
+  const report = 'ulimit -Sn; echo "${SLUICE_OPEN_FILES-unset} ${NODE_COMPILE_CACHE-unset}"';
+  await using wrapped = new SluiceProcess(["--", "sh", "-c", report], {
+    via: ["sh", "-c", own, `cache-${process.pid}`],
+  });
+  await using bare = new SluiceProcess(["--", "sh", "-c", report], {
+    via: ["sh", "-c", 'ulimit -Sn 600; NODE_COMPILE_CACHE=$HOME/$0 "$@"; exit $?', `cache-${process.pid}`],
+  });
+  await Promise.all([wrapped.ended(), bare.ended()]);
+  rmSync(path.join(os.tmpdir(), `cache-${process.pid}`), { recursive: true, force: true });
+  expect(wrapped.stdout).toBe("512\nunset unset\n");
+  expect(bare.stdout).toBe(`600\nunset ${os.tmpdir()}/cache-${process.pid}\n`);
+});
+
 test("standard input may be closed", async () => {
   await using sluice = new SluiceProcess(["--", "sh", "-c", "readlink /proc/self/fd/0; cat"], {
     via: ["sh", "-c", 'exec "$@" <&-', "sh"],
