@@ -14,6 +14,8 @@ import { saveSums } from "./sums-file.ts";
 
 /** Confirmed batches that stay on disk before the table of page sums is saved and they are deleted. */
 const KEEP_LOCAL = 32;
+/** Batches that may wait for the store. */
+const MOST_FROZEN = 24;
 /** Names that are left out where it is not known how many commits an earlier life has named. */
 const NAME_GAP = 1 << 20;
 
@@ -96,8 +98,14 @@ export class Batches {
     return this.#begun && !this.#claiming;
   }
 
-  get isEmpty(): boolean {
-    return this.#open.isEmpty;
+  /** Batches that wait to be confirmed. */
+  get unsent(): number {
+    return this.#state.frozen.length;
+  }
+
+  /** Whether a batch more may wait; past that the last one takes in what comes. */
+  get hasRoom(): boolean {
+    return this.#state.frozen.length < MOST_FROZEN;
   }
 
   /** A commit was captured. */
@@ -198,14 +206,33 @@ export class Batches {
       this.#wal.sealed(this.#wal.capture.frame);
       return undefined;
     }
-    const batch = await this.#seal(this.#nextName(), false);
-    this.onFrozen(batch);
+    const grown = await this.#reopenLast();
+    const batch = await this.#seal(
+      grown === undefined ? this.#nextName() : { ...this.#nextName(), txid: grown },
+      false,
+    );
+    if (grown === undefined) this.onFrozen(batch);
     return batch;
+  }
+
+  /**
+   * While the store is away batches must not become more and more: the pages of the last one, which nobody is sending
+   * yet, are in the open batch again, and its slot is sealed anew. A kill between the new file and the state that
+   * tells of it is found at the next start by the file's header (`grownBatch`).
+   */
+  async #reopenLast(): Promise<number | undefined> {
+    const last = this.#state.frozen.at(-1);
+    if (this.hasRoom || last === undefined || last.epoch !== this.#state.epoch) return undefined;
+    const pages: number[] = [];
+    await readLocal(this.#file.dir, last.txid, { page: (pgno) => void pages.push(pgno) });
+    this.#open.differs(pages, this.#open.size);
+    return last.txid;
   }
 
   /** The same at once, under the WRITE lock. */
   freezeNow(): void {
     this.#assertCanSeal();
+    if (!this.hasRoom) throw internal("seals at once, and too many batches wait");
     if (this.#open.isEmpty) return;
     const name = this.#nextName();
     const { place } = this.#wal.capture;
@@ -288,7 +315,7 @@ export class Batches {
       sealedSize: sealed.size,
       sealedChecksum: sealed.batch.checksum,
       place: place.frame === 0 ? undefined : place,
-      frozen: [...this.#state.frozen, sealed.batch],
+      frozen: [...this.#state.frozen.filter((batch) => batch.txid < name.txid), sealed.batch],
       takeover: claim ? name.txid : undefined,
       bootId: this.#bootId,
       clean: undefined,

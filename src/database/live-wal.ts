@@ -31,6 +31,8 @@ const DRAIN_HARD_MS = 30;
 const HARD_RETRY_MS = 10;
 /** Backfills without the lock that a restart tries one after the other to come close to a busy writer. */
 const RESTART_ROUNDS = 6;
+/** Frames that a backfill waits for at most before it seals them. */
+const SEAL_FRAMES_MOST = 16_000;
 /** Frames that a restart may handle under the WRITE lock: twice this many, and more from try to try. */
 const TAIL_FRAMES = 128;
 const HEAL_TRIES = 200;
@@ -42,6 +44,10 @@ export interface WalOwner extends CommitSink {
   moved(): void;
   /** Whether captured commits can be sealed now; while they can't, nothing is backfilled. */
   readonly canSeal: boolean;
+  /** Whether `sealNow` may be called, too. */
+  readonly canSealNow: boolean;
+  /** Sealed batches that wait for the store: the more there are, the larger the next ones. */
+  readonly unsent: number;
   /** Seals everything captured, and says up to which frame with `sealed`. */
   seal(): Promise<void>;
   /** The same at once, for the short tail under the WRITE lock. */
@@ -322,7 +328,17 @@ export class LiveWal {
 
   #needsWork(): boolean {
     if (this.#stopped || this.#paused > 0 || this.capture.lost !== undefined || !this.#owner.canSeal) return false;
-    return this.unbackfilled >= this.#limits.backfillFrames || this.bytes >= this.#limits.restartBytes;
+    const { backfillFrames, restartBytes } = this.#limits;
+    return (
+      this.#isSealDue() || this.#durable - this.backfill.backfilled >= backfillFrames || this.bytes >= restartBytes
+    );
+  }
+
+  /** While batches wait for the store a backfill waits for more frames, so that it does not make many small ones. */
+  #isSealDue(): boolean {
+    const { backfillFrames } = this.#limits;
+    const wanted = Math.min(backfillFrames * 2 ** this.#owner.unsent, Math.max(backfillFrames, SEAL_FRAMES_MOST));
+    return this.unbackfilled >= wanted && this.capture.frame > this.#durable;
   }
 
   #maintainSoon(): void {
@@ -343,7 +359,8 @@ export class LiveWal {
   async #maintain(): Promise<void> {
     if (!this.#needsWork()) return;
     const startMs = performance.now();
-    const blocked = await this.#sealAndBackfill();
+    const isLong = this.bytes >= this.#limits.restartBytes;
+    const blocked = await this.#sealAndBackfill(isLong || this.#isSealDue());
     const rest = Math.max(blocked ? RETRY_BLOCKED_MS : REST_MS, 2 * (performance.now() - startMs));
     this.#retryAtMs = performance.now() + rest;
     if (blocked || this.#isInterrupted()) return;
@@ -359,10 +376,10 @@ export class LiveWal {
   }
 
   /** True when a reader was in the way. */
-  async #sealAndBackfill(): Promise<boolean> {
+  async #sealAndBackfill(seal = true): Promise<boolean> {
     this.locks.assertHeld();
     if (!(await this.heal())) return true;
-    if (this.#durable < this.capture.frame) await this.#owner.seal();
+    if (seal && this.#durable < this.capture.frame) await this.#owner.seal();
     const { blocked } = await this.backfill.pass(this.#durable, this.capture.place, () => this.#paused > 0);
     this.#assertOrder();
     this.#forget();
@@ -388,7 +405,8 @@ export class LiveWal {
       await this.#restart.prepare();
       if (this.#isInterrupted()) return;
       this.locks.assertHeld();
-      const tail = this.bytes < Math.min(2 * restartBytes, hardBytes) ? 0 : TAIL_FRAMES * (2 + round);
+      const isEarly = this.bytes < Math.min(2 * restartBytes, hardBytes) || !this.#owner.canSealNow;
+      const tail = isEarly ? 0 : TAIL_FRAMES * (2 + round);
       const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, tail);
       if (outcome === "restarted" || outcome === "readers") return;
     }

@@ -49,6 +49,14 @@ export class Owner implements WalOwner {
     return this.#batches?.canSeal ?? false;
   }
 
+  get unsent(): number {
+    return this.#batches?.unsent ?? 0;
+  }
+
+  get canSealNow(): boolean {
+    return this.canSeal && (this.#batches?.hasRoom ?? false);
+  }
+
   async seal(): Promise<void> {
     await this.#batches?.freeze();
   }

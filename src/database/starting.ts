@@ -4,6 +4,7 @@ import { applyForward, quarantinePages } from "./apply-forward.ts";
 import { Batches } from "./batches.ts";
 import type { WalPlace } from "./capture.ts";
 import type { DatabaseEvent } from "./events.ts";
+import { checkFrozen } from "./frozen-files.ts";
 import { isSameMark } from "./files.ts";
 import { type DatabaseLimits, defaultLimits } from "./limits.ts";
 import { LiveWal } from "./live-wal.ts";
@@ -45,6 +46,7 @@ export async function start(file: string, stateDir: string, options: DatabaseOpt
     let lost: readonly number[];
     try {
       stateFile = new StateFile(stateDir);
+      await checkFrozen(stateFile);
       const result = await startOpened(opened, stateFile, limits, onEvent);
       if (!("slots" in result)) return result;
       lost = result.slots;

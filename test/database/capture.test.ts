@@ -1,4 +1,5 @@
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import fs, { readFileSync, statSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { toBigEndian } from "../sqlite/big-endian.ts";
 import { type RunningApp, runApp, runPython, runPythonBeside, scratch, startApp, startPython, until } from "./apps.ts";
@@ -65,14 +66,14 @@ for i in range(15): db.execute("insert into t values(1)"); print(time.time()); t
   },
 );
 
-test("finds commits by its slow poll alone where the system gives no watch", async () => {
+test("finds commits by looking again and again where the system gives no watch", async () => {
   runPython(path, CREATE);
-  const fs = await import("node:fs");
-  const real = fs.default.watch;
-  const { syncBuiltinESMExports } = await import("node:module");
-  fs.default.watch = (() => {
-    throw Object.assign(new Error("no more watches"), { code: "ENOSPC" });
-  }) as never;
+  const real = fs.watch;
+  Object.assign(fs, {
+    watch: () => {
+      throw Object.assign(new Error("no more watches"), { code: "ENOSPC" });
+    },
+  });
   syncBuiltinESMExports();
   try {
     const replay = await open();
@@ -80,7 +81,7 @@ test("finds commits by its slow poll alone where the system gives no watch", asy
     await runPythonBeside(path, `db.execute("insert into t values(1)")`);
     await until(() => replay.commits === 1, "the commit", 2_000);
   } finally {
-    fs.default.watch = real;
+    Object.assign(fs, { watch: real });
     syncBuiltinESMExports();
   }
 });

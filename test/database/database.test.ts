@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Database } from "../../src/database/database.ts";
 import { position } from "../../src/ltx/position.ts";
@@ -134,6 +134,52 @@ test("batches that were not confirmed are sent again by the next life, unchanged
   expect(next.database.frozen.map((batch) => readFileSync(batch.path))).toEqual(bytes);
   await next.takeOver();
   expect(next.records[0]).toMatchObject({ txid: 4 });
+  await expectEqual(next);
+});
+
+test("while the store is away the last batch takes in what comes, and nothing is lost by it", async () => {
+  const log = await begin();
+  log.confirming = false;
+  for (let i = 0; i < 30; i++) {
+    await runPythonBeside(path, rows(2) + `db.execute("delete from t where rowid = ${i}")`);
+    await log.database.freeze();
+  }
+  const { frozen } = log.database;
+  expect(frozen.map((batch) => batch.txid)).toEqual(Array.from({ length: 24 }, (_, i) => i + 2));
+  expect(frozen.at(-1)!.position).toBe(log.database.position);
+  const seq = log.database.position;
+  // Killed after the file of the last slot was replaced, and before the state said so.
+  const state = readFileSync(`${log.database.stateDir}/state`);
+  await runPythonBeside(path, rows(2));
+  await log.database.freeze();
+  await log.database.close({ merge: false });
+  writeFileSync(`${log.database.stateDir}/state`, state);
+  const next = await MemoryLog.open(path, {}, log.pages);
+  logs.push(next);
+  expect(next.database.frozen.at(-1)!.position).toBe(seq + 2n);
+  await next.takeOver();
+  await expectEqual(next);
+});
+
+test.each([
+  ["gone", (file: string) => unlinkSync(file)],
+  ["cut", (file: string) => truncateSync(file, 150)],
+  ["another's", (file: string) => writeFileSync(file, Buffer.alloc(200, 1))],
+])("a batch whose local file is %s is made again from the database", async (_name, damage) => {
+  const log = await begin();
+  log.confirming = false;
+  for (let i = 0; i < 3; i++) {
+    await runPythonBeside(path, rows(2));
+    await log.database.freeze();
+  }
+  damage(log.database.frozen[1]!.path);
+  await log.database.close({ merge: false });
+  const next = await MemoryLog.open(path, {}, log.pages);
+  logs.push(next);
+  expect(next.database.frozen.map((batch) => batch.txid)).toEqual([2]);
+  expect(next.events[0]).toMatchObject({ how: "unknown" });
+  await next.takeOver();
+  expect(next.records[0]!.position).toBeGreaterThan(position(1, 6));
   await expectEqual(next);
 });
 

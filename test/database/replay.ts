@@ -17,6 +17,8 @@ export class Replay implements WalOwner {
   heals = 0;
   restarts = 0;
   canSeal = true;
+  canSealNow = true;
+  unsent = 0;
   readonly repairs: Repair[] = [];
   readonly failures: Error[] = [];
   readonly alarms: boolean[] = [];
