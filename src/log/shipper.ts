@@ -211,12 +211,18 @@ export class Shipper {
     if (seqOf(database.position) >= epochCommitsMax) {
       // A new epoch without a change of the primary: its names begin at 1 again.
       const writer = drawWriter();
-      const batch = await database.freezeTakeover({ txid: txid + 1, writer, minTimestampMs: timestampMs });
-      this.#renewal = { txid: batch.txid, writer };
+      try {
+        const batch = await database.freezeTakeover({ txid: txid + 1, writer, minTimestampMs: timestampMs });
+        this.#renewal = { txid: batch.txid, writer };
+      } catch (error) {
+        // A batch that the database sealed for itself has come between: that goes first.
+        if (database.frozen.length === 0) throw error;
+      }
       return;
     }
     const batch = await database.freeze();
-    if (batch === undefined) {
+    // The database may have sealed for itself (a snapshot, a backfill) while this waited for its turn.
+    if (batch === undefined && database.frozen.length === 0) {
       const open = formatPosition(database.position);
       throw new SluiceError("SLU-4000", `${database.path}: nothing to seal at ${open}, which is not confirmed`);
     }
@@ -262,12 +268,7 @@ export class Shipper {
 
 /** What no repetition heals: the slot is another's, or Sluice's own rules are broken. */
 function isFinal(error: unknown): error is SluiceError {
-  return (
-    isSluiceError(error, "SLU-4101") ||
-    isSluiceError(error, "SLU-4108") ||
-    isSluiceError(error, "SLU-4000") ||
-    isSluiceError(error, "SLU-2000")
-  );
+  return isSluiceError(error, "SLU-4101") || isSluiceError(error, "SLU-4108") || isSluiceError(error, "SLU-4000");
 }
 
 function lost(context: LogContext, database: LoggedDatabase, batch: FrozenBatch): SluiceError {

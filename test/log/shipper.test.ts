@@ -166,6 +166,19 @@ test("before an epoch runs out of numbers its primary takes over from itself", a
   await shipper.stop();
 });
 
+test("a snapshot that seals first, just when somebody waits, is no reason to stop", async () => {
+  using site = new Site();
+  const run = await site.start(site.disk("a"), { syncIntervalMs: HOUR });
+  for (let i = 0; i < 5; i++) {
+    const committed = site.commit(run);
+    const snapshot = run.database.snapshot();
+    const waiting = run.writer!.waitFor(committed);
+    expect(await site.outcome(waiting)).toBeUndefined();
+    (await snapshot).release();
+  }
+  expect(run.error).toBeUndefined();
+});
+
 test("a full disk delays the seal and loses nothing", async () => {
   using site = new Site();
   const run = await site.start(site.disk("a"));

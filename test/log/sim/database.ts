@@ -3,6 +3,7 @@ import path from "node:path";
 import { SluiceError } from "../../../src/errors/error.ts";
 import type { DatabaseSnapshot, FrozenBatch, LoggedDatabase, LogState } from "../../../src/database/contract.ts";
 import { epochOf, NOTHING, position as positionOf, seqOf, type Position } from "../../../src/ltx/position.ts";
+import { PageSum, sumValue } from "../../../src/ltx/page-sum.ts";
 import { recordHeader } from "../../../src/ltx/record.ts";
 import type { Clock } from "../../../src/log/clock.ts";
 import type { Random } from "./clock.ts";
@@ -200,7 +201,9 @@ export class SimDatabase implements LoggedDatabase {
         pageSize: PAGE_SIZE,
         pageCount: pages.size,
         signal: abort.signal,
-        read: async (firstPage, into) => into.set(pages.get(firstPage)!),
+        read: async (firstPage, into) => {
+          for (let at = 0; at < into.length; at += PAGE_SIZE) into.set(pages.get(firstPage + at / PAGE_SIZE)!, at);
+        },
         release: () => void this.#snapshots.delete(abort),
       };
     });
@@ -291,14 +294,16 @@ export class SimDatabase implements LoggedDatabase {
   }
 }
 
-/** A sum of all pages, as a test needs it. */
+const pageSum = new PageSum(PAGE_SIZE);
+
+/** The checksum of a database (protocol section 6). */
 export function checksumOf(pages: Pages): bigint {
-  let sum = 0n;
+  let lo = 0;
+  let hi = 0;
   for (const [pgno, page] of pages) {
-    let hash = BigInt(pgno) + 0xcbf29ce484222325n;
-    const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
-    for (let at = 0; at < 64; at += 8) hash = BigInt.asUintN(64, (hash ^ view.getBigUint64(at)) * 0x100000001b3n);
-    sum ^= hash;
+    pageSum.of(pgno, page, 0, PAGE_SIZE);
+    lo ^= pageSum.lo;
+    hi ^= pageSum.hi;
   }
-  return sum;
+  return sumValue(lo, hi);
 }
