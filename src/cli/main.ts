@@ -1,0 +1,61 @@
+import { Command, CommanderError } from "commander";
+import { fail } from "./output.ts";
+
+/** What each command does, in a line; its code is loaded when it's used. */
+const COMMANDS: readonly [name: string, summary: string][] = [
+  ["run", "restore, replicate, and run an application"],
+  ["replicate", "back databases up, beside an application that runs by itself"],
+  ["restore", "restore a database from its store"],
+  ["status", "show what a running Sluice does, or what is on this disk"],
+  ["databases", "list the databases of the configuration"],
+  ["ltx", "list the files of a log"],
+  ["sync", "wait until what is committed now is durable"],
+  ["verify", "restore to a scratch file and check it"],
+  ["config", "check, explain or convert a configuration"],
+  ["version", "print the version"],
+];
+
+/** The file of each command; a literal, so that it can be found and bundled. */
+const LOADERS: Readonly<Record<string, () => Promise<{ command: () => Command }>>> = {
+  run: () => import("./commands/run.ts"),
+  replicate: () => import("./commands/replicate.ts"),
+  restore: () => import("./commands/restore.ts"),
+  status: () => import("./commands/status.ts"),
+  databases: () => import("./commands/databases.ts"),
+  ltx: () => import("./commands/ltx.ts"),
+  sync: () => import("./commands/sync.ts"),
+  verify: () => import("./commands/verify.ts"),
+  config: () => import("./commands/config.ts"),
+  version: () => import("./commands/version.ts"),
+};
+
+const program = new Command("sluice")
+  .description("Streams SQLite databases to an object store and restores them, beside any application.")
+  .enablePositionalOptions()
+  .addHelpText(
+    "after",
+    `
+Examples:
+  $ sluice run --db app.db --store s3://bucket/app -- gunicorn mysite.wsgi
+  $ sluice restore -o app.db s3://bucket/app
+  $ sluice status app.db`,
+  );
+
+const args = process.argv.slice(2);
+const named = COMMANDS.find(([name]) => name === args.find((arg) => !arg.startsWith("-")));
+for (const [name, summary] of COMMANDS) {
+  const loaded = name === named?.[0] ? await LOADERS[name]!() : undefined;
+  program.addCommand(loaded?.command() ?? new Command(name).description(summary));
+}
+program.exitOverride();
+for (const command of program.commands) {
+  command.exitOverride();
+  for (const below of command.commands) below.exitOverride();
+}
+
+try {
+  await program.parseAsync(args, { from: "user" });
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else process.exitCode = fail(error, args.includes("--json"));
+}

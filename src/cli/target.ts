@@ -1,0 +1,74 @@
+import path from "node:path";
+import { InvalidArgumentError, Option } from "commander";
+import type { Config, DbConfig, StoreConfig } from "../config/config.ts";
+import { findConfig, loadConfig } from "../config/load.ts";
+import { configFor } from "../config/resolve.ts";
+import { parseDuration } from "../config/units.ts";
+import { SluiceError } from "../errors/error.ts";
+import { openStore } from "../store/open.ts";
+import type { ObjectStore } from "../store/store.ts";
+
+export const configOption = (): Option =>
+  new Option("--config <path>", "configuration file (default: ./sluice.yml, /etc/sluice.yml, or SLUICE_CONFIG)");
+export const jsonOption = (): Option => new Option("--json", "print JSON");
+
+/** A log in its store, and the database it belongs to where that is known. */
+export interface Target {
+  readonly store: ObjectStore;
+  readonly prefix: string;
+  readonly db: string | undefined;
+}
+
+export function readConfig(file: string | undefined): Config {
+  return loadConfig(findConfig(file, process.env), process.env);
+}
+
+/** The configuration of one database and one store that stand on the command line. */
+export function lone(db: string, store: string): Config {
+  const url = store.includes("://") ? store : `file://${path.resolve(store)}`;
+  const config = configFor(path.resolve(db), url, process.env);
+  if ("dbs" in config) return config;
+  throw new SluiceError("SLU-1002", config.map(({ message }) => message).join("\n"));
+}
+
+/** What `DB|URL` on a command line names: a store's URL, or a database of the configuration. Throws SLU-1003. */
+export async function findTarget(given: string, file: string | undefined): Promise<Target> {
+  if (given.includes("://")) return { store: await openStore(given), prefix: "", db: undefined };
+  const db = path.resolve(given);
+  for (const entry of readConfig(file).dbs) {
+    const prefix = prefixIn(entry, db);
+    if (prefix !== undefined) return { store: await open(entry.store), prefix, db };
+  }
+  throw new SluiceError("SLU-1003", `${given} is not in the configuration`);
+}
+
+function open({ url, settings }: StoreConfig): Promise<ObjectStore> {
+  return openStore(url, settings);
+}
+
+/** The folder of a database's log in its entry's store; undefined when the entry isn't about it. */
+function prefixIn(entry: DbConfig, db: string): string | undefined {
+  if (entry.kind === "file") return entry.path === db ? "" : undefined;
+  const relative = path.relative(entry.dir, db);
+  const inside = !relative.startsWith("..") && path.matchesGlob(path.basename(db), entry.pattern);
+  return inside && (entry.recursive || !relative.includes("/")) ? relative : undefined;
+}
+
+/** Arguments of options; commander prints what is wrong with them and exits with 2. */
+export const parse = {
+  txid(text: string): number {
+    const txid = /^[0-9a-f]{1,16}$/i.test(text) ? Number.parseInt(text, 16) : Number.NaN;
+    if (Number.isSafeInteger(txid) && txid > 0) return txid;
+    throw new InvalidArgumentError("A TXID is up to 16 hexadecimal digits.");
+  },
+  time(text: string): number {
+    const ms = /^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(text) ? Date.parse(text) : Number.NaN;
+    if (Number.isFinite(ms)) return ms;
+    throw new InvalidArgumentError("A time is written as 2026-01-31T12:00:00Z.");
+  },
+  duration(text: string): number {
+    const ms = parseDuration(text);
+    if (ms !== undefined) return ms;
+    throw new InvalidArgumentError("A duration is written as 500ms, 10s or 5m.");
+  },
+};
