@@ -27,7 +27,7 @@ function machine(name: string): { dir: string; storeUrl: string } {
 }
 
 async function sync(site: Site): Promise<boolean> {
-  const { status } = await sluiceCommand("sync", "--wait", "store", "--config", site.config, site.database);
+  const { status } = await sluiceCommand("sync", "--wait", "store", site.database);
   return status === 0;
 }
 
