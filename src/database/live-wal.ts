@@ -177,8 +177,8 @@ export class LiveWal {
     this.sealed(durable);
     this.#wakeUp = new WakeUp(
       this.files.walPath,
-      () => this.#look(),
-      () => this.#checkFiles(),
+      (isPoll) => this.#look(isPoll),
+      (isEvent) => this.#checkFiles(isEvent),
     );
     this.#wakeUp.wake();
   }
@@ -271,14 +271,15 @@ export class LiveWal {
     this.files.close();
   }
 
-  #look(): Activity {
+  #look(isPoll: boolean): Activity {
     if (this.#stopped) return "still";
     try {
       const look = this.capture.look();
       if (look === "torn") return this.#repair() ? "more" : "torn";
       if (look === "same") {
         this.#maintainSoon();
-        return isLockedByOther(this.files.shm, "shared", WAL_WRITE_LOCK) ? "writing" : "still";
+        // A poll needs no ladder of looks behind it: another one follows.
+        return !isPoll && isLockedByOther(this.files.shm, "shared", WAL_WRITE_LOCK) ? "writing" : "still";
       }
       const done = this.capture.advance(SLICE_BYTES);
       this.#captured();
@@ -296,10 +297,10 @@ export class LiveWal {
     this.#maintainSoon();
   }
 
-  #checkFiles(): void {
+  #checkFiles(all: boolean): void {
     if (this.#stopped) return;
     try {
-      const difference = this.files.difference();
+      const difference = all ? this.files.difference() : this.files.nextDifference();
       if (difference === undefined) return;
       const error = new SluiceError("SLU-2006", difference);
       this.capture.stop(error);

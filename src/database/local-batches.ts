@@ -19,7 +19,9 @@ export function localSlots(stateDir: string): number[] {
     return [];
   }
   for (const name of names) if (name.endsWith(".tmp")) rmSync(path.join(dir, name), { force: true });
-  return names.flatMap((name) => (NAME.test(name) ? [Number.parseInt(name.slice(0, 16), 16)] : [])).sort((a, b) => a - b);
+  return names
+    .flatMap((name) => (NAME.test(name) ? [Number.parseInt(name.slice(0, 16), 16)] : []))
+    .sort((a, b) => a - b);
 }
 
 /**

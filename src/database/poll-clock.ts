@@ -1,7 +1,7 @@
 /** Every member is polled once in this time. */
 export const POLL_MS = 240;
 /** Members that share one tick before the clock ticks more often: bounds the work of one tick. */
-const PER_TICK = 32;
+const PER_TICK = 100;
 
 /**
  * One timer for the slow polls of all databases of the process (protocol section 3): with many databases each tick

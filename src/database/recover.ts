@@ -133,6 +133,7 @@ async function lostTail(
     });
   }
   const last = slots.at(-1);
-  if (last !== state.sealedTxid || pages.some((pgno) => pgno <= state.sealedSize && !covered.has(pgno))) return undefined;
+  if (last !== state.sealedTxid || pages.some((pgno) => pgno <= state.sealedSize && !covered.has(pgno)))
+    return undefined;
   return { kind: "behind", slots, unknown: pages.filter((pgno) => !known.has(pgno)) };
 }

@@ -1,4 +1,4 @@
-import { closeSync, constants, fdatasync, fdatasyncSync, fsyncSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, constants, fdatasync, fdatasyncSync, fsyncSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { SluiceError } from "../errors/error.ts";
@@ -151,6 +151,19 @@ export class StateFile {
     this.#counter += 1;
     this.#state = state;
   }
+}
+
+/** What the state file says, without a change to it; undefined when there's none. For other processes. */
+export function peekState(dir: string): PersistedState | undefined {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path.join(dir, FILE));
+  } catch {
+    return undefined;
+  }
+  if (bytes.length < 2 * SLOT_BYTES) return undefined;
+  const slots = [0, 1].map((slot) => decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES)));
+  return slots.filter((slot) => slot !== undefined).toSorted((a, b) => b.counter - a.counter)[0]?.state;
 }
 
 function encodeSlot(counter: number, state: PersistedState): Buffer {

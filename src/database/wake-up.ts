@@ -40,8 +40,8 @@ const CALM_AFTER = 12;
  */
 export class WakeUp {
   readonly #walPath: string;
-  readonly #look: () => Activity;
-  readonly #slowPoll: () => void;
+  readonly #look: (isPoll: boolean) => Activity;
+  readonly #check: (isEvent: boolean) => void;
   readonly #leave: () => void;
   #watcher: FSWatcher | undefined;
   #fallback: NodeJS.Timeout | undefined;
@@ -52,11 +52,14 @@ export class WakeUp {
   #busy = false;
   #closed = false;
 
-  /** `look` and `slowPoll` must not throw. `slowPoll` runs before each look of the slow poll. */
-  constructor(walPath: string, look: () => Activity, slowPoll: () => void) {
+  /**
+   * Neither function may throw. `check` runs before each look of the slow poll, and (`isEvent`) when the WAL was moved or
+   * deleted: are the files still the ones that were opened?
+   */
+  constructor(walPath: string, look: (isPoll: boolean) => Activity, check: (isEvent: boolean) => void) {
     this.#walPath = walPath;
     this.#look = look;
-    this.#slowPoll = slowPoll;
+    this.#check = check;
     this.#arm();
     this.#leave = pollClock.join(() => this.#poll());
   }
@@ -84,7 +87,9 @@ export class WakeUp {
   #arm(): void {
     if (this.#watcher !== undefined || this.#fallback !== undefined) return;
     try {
-      const watcher = watch(this.#walPath, () => {
+      const watcher = watch(this.#walPath, (event) => {
+        if (event === "rename") this.#check(true);
+        if (this.#closed) return;
         // While a timer is set the next look is near; the event only starts the ladder anew.
         this.#idleLooks = 0;
         if (this.#timer === undefined && this.#immediate === undefined) this.#run();
@@ -106,16 +111,16 @@ export class WakeUp {
   }
 
   #poll(): void {
-    this.#slowPoll();
+    this.#check(false);
     if (this.#closed) return;
     if (!this.#busy) this.#arm();
-    if (this.#timer === undefined && this.#immediate === undefined) this.#run();
+    if (this.#timer === undefined && this.#immediate === undefined) this.#run(true);
   }
 
-  #run(): void {
+  #run(isPoll = false): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const activity = this.#look();
+    const activity = this.#look(isPoll);
     if (this.#closed) return;
     if (activity === "more") {
       this.#immediate ??= setImmediate(() => {
