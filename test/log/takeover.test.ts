@@ -127,6 +127,24 @@ test("a candidate whose takeover arrives after its slot was emptied withdraws it
   site.history.checkRestorable();
 });
 
+test("so does one that wanted to begin the log, and comes when its first record was compacted away", async () => {
+  using site = new Site();
+  let arrive: (() => void) | undefined;
+  site.bucket.onWay = (client, way, key) =>
+    client === "b" && way === "request" && key === slot(1) ? new Promise((resolve) => (arrive = resolve)) : undefined;
+  const late = await site.start(site.disk("b"));
+  expect(arrive).toBeDefined();
+  const first = await site.start(site.disk("a"));
+  expect(first.writer?.logId).toBe(late.database.logState?.logId);
+  await site.write(first, 5);
+  await site.clock.advance(2 * 60 * 60_000);
+  expect(site.keys()).not.toContain(slot(1));
+  arrive!();
+  await site.clock.advance(1_000);
+  expect(late.error).toMatchObject({ code: "SLU-4101" });
+  expect(site.keys()).not.toContain(slot(1));
+});
+
 test("a takeover that others already build on stays in the log, although its candidate opens nothing", async () => {
   using site = new Site();
   const disk = site.disk("a");
