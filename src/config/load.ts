@@ -1,11 +1,13 @@
 import { existsSync, readFileSync } from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { isMap, LineCounter, parseDocument, type Document } from "yaml";
 import type { z } from "zod";
+import type { ErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
 import type { Config } from "./config.ts";
-import { expandDocument, type Environment, nodeAt } from "./expand.ts";
-import { resolveConfig } from "./resolve.ts";
+import { expandDocument, type Environment, maskVariables, nodeAt, restore } from "./expand.ts";
+import { resolveConfig, type ResolveProblem } from "./resolve.ts";
 import { configSchema, type ConfigFile } from "./schema.ts";
 import { nearest } from "./nearest.ts";
 
@@ -29,7 +31,7 @@ export function findConfig(given: string | undefined, env: Environment): string 
   throw new SluiceError("SLU-1001", "there is neither ./sluice.yml nor /etc/sluice.yml");
 }
 
-/** Reads and resolves a configuration file. Throws SLU-1002 with every problem and its line. */
+/** Reads and resolves a configuration file. Throws SLU-1002 with every problem and its line, SLU-1007 for what is for clusters. */
 export function loadConfig(file: string, env: Environment): Config {
   let text: string;
   try {
@@ -40,22 +42,26 @@ export function loadConfig(file: string, env: Environment): Config {
   const { value, problems } = parseConfig(text, env);
   if (value === undefined) throw invalid(file, problems);
   const resolved = resolveConfig(value, file, env);
-  if (Array.isArray(resolved))
+  if (Array.isArray(resolved)) {
+    const found = resolved as readonly ResolveProblem[];
+    const code = found.every(({ later }) => later) ? "SLU-1007" : "SLU-1002";
     throw invalid(
       file,
-      resolved.map((problem) => ({ ...problem, ...atLine(text, problem.path) })),
+      found.map((problem) => ({ ...problem, ...atLine(text, problem.path) })),
+      code,
     );
+  }
   return resolved as Config;
 }
 
 function atLine(text: string, at: readonly PropertyKey[]): { line: number; column: number } {
   const lines = new LineCounter();
-  return lineOf(parseDocument(text, { lineCounter: lines }), lines, at);
+  return lineOf(parseDocument(maskVariables(text).text, { lineCounter: lines }), lines, at);
 }
 
-function invalid(file: string, problems: readonly Problem[]): SluiceError {
+function invalid(file: string, problems: readonly Problem[], code: ErrorCode = "SLU-1002"): SluiceError {
   const list = problems.map(({ line, column, message }) => `${file}:${line}:${column}: ${message}`);
-  return new SluiceError("SLU-1002", list.join("\n"));
+  return new SluiceError(code, list.join("\n"));
 }
 
 /** Parses and validates the text of a configuration file; `value` is undefined when there are problems. */
@@ -64,13 +70,18 @@ export function parseConfig(
   env: Environment,
 ): { readonly value: ConfigFile | undefined; readonly problems: readonly Problem[] } {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines });
-  const problems: Problem[] = document.errors.map((error) => {
-    const { line, col } = lines.linePos(error.pos[0]);
-    return { line, column: col, message: error.message.split("\n")[0]!.replace(/ at line.*/, "") };
-  });
-  if (problems.length > 0) return { value: undefined, problems };
-  expandDocument(document, env, (node, message) => {
+  const masked = maskVariables(text);
+  const document = parseDocument(masked.text, { lineCounter: lines });
+  const syntax = document.errors[0];
+  if (syntax) {
+    // What comes after the first is mostly its consequence.
+    const { line, col } = lines.linePos(syntax.pos[0]);
+    const message = restore(syntax.message.split("\n")[0]!.replace(/ at line \d+, column \d+:?$/, ""), masked);
+    return { value: undefined, problems: [{ line, column: col, message }] };
+  }
+  const problems: Problem[] = [];
+  // As LiteFS does: shells know HOSTNAME, but few export it.
+  expandDocument(document, masked, { HOSTNAME: os.hostname(), ...env }, (node, message) => {
     const { line, col } = lines.linePos(node.range?.[0] ?? 0);
     problems.push({ line, column: col, message });
   });

@@ -1,7 +1,7 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import type { Config, DbConfig, ListenAddress, StoreConfig, StoreSettings } from "./config.ts";
+import type { Config, DbConfig, DirectoryDb, ListenAddress, StoreConfig, StoreSettings } from "./config.ts";
 import type { Environment } from "./expand.ts";
 import type { ConfigFile, StoreObject } from "./schema.ts";
 
@@ -9,6 +9,8 @@ import type { ConfigFile, StoreObject } from "./schema.ts";
 export interface ResolveProblem {
   readonly path: readonly PropertyKey[];
   readonly message: string;
+  /** It makes sense, but only to a version of Sluice that runs several nodes. */
+  readonly later?: boolean;
 }
 
 /** Fills in defaults and makes all spellings one; or says what doesn't fit together. */
@@ -78,7 +80,8 @@ function resolveDb(db: ConfigFile["dbs"][number], at: readonly PropertyKey[], co
   const object: StoreObject = typeof given === "string" ? { url: given } : given;
   const store = resolveStore(object, file, base, env);
   if (typeof store === "string") {
-    problems.push({ path: [...at, "store"], message: store });
+    const key = ["store", "replica", "replicas"].find((name) => db[name as "store"] !== undefined)!;
+    problems.push({ path: [...at, key], message: store });
     return undefined;
   }
   const common = {
@@ -100,7 +103,8 @@ function resolveDb(db: ConfigFile["dbs"][number], at: readonly PropertyKey[], co
 /** Litestream's object form as a URL and settings; a text says what is missing. */
 function resolveStore(object: StoreObject, file: ConfigFile, base: string, env: Environment): StoreConfig | string {
   const merged = { ...defaultsOf(file), ...object };
-  const settings = settingsOf(merged, env);
+  const settings = settingsOf(merged, base, env);
+  if (typeof settings === "string") return settings;
   if (object.url !== undefined) return { url: absoluteUrl(object.url, base, env), settings };
   const type = object.type ?? (merged.bucket === undefined ? "file" : "s3");
   if (type === "file") {
@@ -136,14 +140,18 @@ const SETTING_NAMES = {
   "sse-kms-key-id": "sseKmsKeyId",
 } as const;
 
-function settingsOf(object: StoreObject, env: Environment): StoreSettings {
+function settingsOf(object: StoreObject, base: string, env: Environment): StoreSettings | string {
   const settings: Record<string, unknown> = {};
   for (const [key, name] of Object.entries(SETTING_NAMES)) {
     const value = object[key as keyof StoreObject];
     if (name !== undefined && value !== undefined) settings[name] = value;
   }
   const keyFile = object["sse-customer-key-path"];
-  if (keyFile !== undefined) settings["sseCustomerKey"] = readFileSync(keyFile, "utf8").trim();
+  try {
+    if (keyFile !== undefined) settings["sseCustomerKey"] = readFileSync(expandPath(keyFile, base, env), "utf8").trim();
+  } catch (error) {
+    return `sse-customer-key-path can't be read: ${(error as Error).message}`;
+  }
   settings["accessKeyId"] ??= env["LITESTREAM_ACCESS_KEY_ID"];
   settings["secretAccessKey"] ??= env["LITESTREAM_SECRET_ACCESS_KEY"];
   for (const key of ["accessKeyId", "secretAccessKey"]) if (settings[key] === undefined) delete settings[key];
@@ -161,48 +169,71 @@ function expandPath(text: string, base: string, env: Environment): string {
   return path.resolve(base, home);
 }
 
+/** One database protected twice, or two logs in one place, would each be two histories in one. */
 function findConflicts(dbs: readonly DbConfig[], problems: ResolveProblem[]): void {
-  const places = new Map<string, number>();
-  const stores = new Map<string, number>();
-  for (const [i, db] of dbs.entries()) {
-    const place = db.kind === "file" ? db.path : db.dir;
-    const twice = places.get(place);
-    if (twice !== undefined) problems.push({ path: ["dbs", i], message: `${place} is dbs[${twice}] already` });
-    const url = db.store.url.replace(/\/+$/, "");
-    const shared = stores.get(url);
-    if (shared !== undefined)
-      problems.push({
-        path: ["dbs", i],
-        message: `dbs[${shared}] uses the same store; every log needs a place of its own`,
-      });
-    places.set(place, i);
-    stores.set(url, i);
-    const within = dbs.findIndex((other) => other.kind === "directory" && db.kind === "file" && holds(other, db.path));
-    if (within >= 0)
-      problems.push({ path: ["dbs", i], message: `${place} is in the directory of dbs[${within}] already` });
+  for (const [i, db] of dbs.entries())
+    for (const [j, other] of dbs.slice(0, i).entries()) {
+      const path = ["dbs", i];
+      const place = db.kind === "file" ? db.path : db.dir;
+      if (overlap(db, other)) problems.push({ path, message: `${place} is protected by dbs[${j}] already` });
+      if (shareLog(db, other))
+        problems.push({ path, message: `dbs[${j}] uses the same store; every log needs a place of its own` });
+    }
+}
+
+function overlap(a: DbConfig, b: DbConfig): boolean {
+  if (a.kind === "file") return b.kind === "file" ? realPath(a.path) === realPath(b.path) : holds(b, a.path);
+  if (b.kind === "file") return holds(a, b.path);
+  // Whether two patterns can match one name is not worth deciding exactly: a pattern counts as one of its names.
+  const patterns = path.matchesGlob(a.pattern, b.pattern) || path.matchesGlob(b.pattern, a.pattern);
+  return patterns && (reaches(a, b.dir) || reaches(b, a.dir));
+}
+
+function holds(directory: DirectoryDb, file: string): boolean {
+  return reaches(directory, path.dirname(file)) && path.matchesGlob(path.basename(file), directory.pattern);
+}
+
+function reaches({ dir, recursive }: DirectoryDb, folder: string): boolean {
+  const [from, to] = [realPath(dir), realPath(folder)];
+  return from === to || (recursive && to.startsWith(`${from}/`));
+}
+
+/** Behind symbolic links, as far as it's there. */
+function realPath(file: string): string {
+  try {
+    return realpathSync(file);
+  } catch {
+    const folder = path.dirname(file);
+    return folder === file ? file : path.join(realPath(folder), path.basename(file));
   }
 }
 
-function holds(directory: { dir: string; pattern: string; recursive: boolean }, file: string): boolean {
-  const folder = path.dirname(file);
-  const inside = directory.recursive ? `${folder}/`.startsWith(`${directory.dir}/`) : folder === directory.dir;
-  return inside && path.matchesGlob(path.basename(file), directory.pattern);
+/** The logs of a directory's databases lie below its store. */
+function shareLog(a: DbConfig, b: DbConfig): boolean {
+  const [one, two] = [logPlace(a), logPlace(b)];
+  if (one === two) return true;
+  return (b.kind === "directory" && one.startsWith(`${two}/`)) || (a.kind === "directory" && two.startsWith(`${one}/`));
+}
+
+function logPlace({ store: { url, settings } }: DbConfig): string {
+  const [location = "", query = ""] = url.split("?", 2);
+  const endpoint = settings.endpoint ?? new URLSearchParams(query).get("endpoint") ?? "";
+  return `${endpoint} ${location.replace(/\/+$/, "")}`;
 }
 
 /** What the configuration of a cluster has and this version hasn't. */
 function refuseLater(file: ConfigFile, problems: ResolveProblem[]): void {
+  const refuse = (path: readonly PropertyKey[], message: string): void =>
+    void problems.push({ path, message: `${message}; this version runs a single node`, later: true });
   const type = file.lease?.type ?? "none";
-  if (type !== "none" && type !== "static")
-    problems.push({
-      path: ["lease", "type"],
-      message: `lease type ${type} is not part of this version, which runs one node`,
-    });
-  if (file.proxy !== undefined)
-    problems.push({ path: ["proxy"], message: "the front door (proxy) is not part of this version" });
-  if (file.cluster.tls !== undefined)
-    problems.push({ path: ["cluster", "tls"], message: "TLS between nodes is not part of this version" });
-  if (file.lease?.promote === true)
-    problems.push({ path: ["lease", "promote"], message: "a lone node has nobody to take over from" });
+  if (type !== "none" && type !== "static") refuse(["lease", "type"], `lease type ${type} is for several nodes`);
+  if (file.lease === undefined && file.node.advertise !== undefined)
+    refuse(["node", "advertise"], "node.advertise asks for a lease in the store, which is for several nodes");
+  if (file.proxy !== undefined) refuse(["proxy"], "the front door (proxy) is for several nodes");
+  if (file.cluster.tls !== undefined) refuse(["cluster", "tls"], "TLS is for the traffic between nodes");
+  if (file.lease?.promote === true) refuse(["lease", "promote"], "there is nobody to take over from");
+  for (const [i, { on }] of file.exec.entries())
+    if (on === "replica") refuse(["exec", i, "on"], "no replica will ever run this");
 }
 
 /** "host:port" or ":port". */

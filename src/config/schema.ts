@@ -1,30 +1,38 @@
 import { z } from "zod";
 import { duration, size } from "./units.ts";
 
+/** A variable's value is a text: "true" from `${VAR}` is as good as true. */
+const flag = z.union([z.boolean(), z.enum(["true", "false"]).transform((text) => text === "true")]);
+const count = (least: number, most: number) =>
+  z.union([
+    z.int().min(least).max(most),
+    z.string().regex(/^\d+$/).transform(Number).pipe(z.int().min(least).max(most)),
+  ]);
+
 /** Litestream's settings of a replica, under its names; here a store has them in `store:` or beside a URL. */
 const storeSettings = {
-  "access-key-id": z.string().optional(),
-  "secret-access-key": z.string().optional(),
-  "session-token": z.string().optional(),
-  region: z.string().optional(),
-  endpoint: z.string().optional(),
-  bucket: z.string().optional(),
-  "force-path-style": z.boolean().optional(),
-  "skip-verify": z.boolean().optional(),
-  "sign-payload": z.boolean().optional(),
-  "storage-class": z.string().optional(),
-  "part-size": size.optional(),
-  concurrency: z.int().min(1).max(64).optional(),
-  "sse-customer-key": z.string().optional(),
-  "sse-customer-key-path": z.string().optional(),
-  "sse-kms-key-id": z.string().optional(),
+  "access-key-id": z.string().optional().describe("S3: the key's name. Default: the usual chain of credentials."),
+  "secret-access-key": z.string().optional().describe("S3: the key."),
+  "session-token": z.string().optional().describe("S3: the token of temporary credentials."),
+  region: z.string().optional().describe("S3: the bucket's region."),
+  endpoint: z.string().optional().describe("S3: the URL of another server than Amazon's."),
+  bucket: z.string().optional().describe("S3: the bucket, in place of a `url`."),
+  "force-path-style": flag.optional().describe("S3: the bucket's name in the path. Default: true with an `endpoint`."),
+  "skip-verify": flag.optional().describe("S3: believe any certificate. Only for tests."),
+  "sign-payload": flag.optional().describe("S3: sign the content of requests, too."),
+  "storage-class": z.string().optional().describe("S3: the storage class of new objects."),
+  "part-size": size.optional().describe("S3: the size of the parts of large uploads."),
+  concurrency: count(1, 64).optional().describe("S3: parts that are uploaded at once."),
+  "sse-customer-key": z.string().optional().describe("S3: key for encryption on the server, 32 bytes in base64."),
+  "sse-customer-key-path": z.string().optional().describe("S3: a file with that key."),
+  "sse-kms-key-id": z.string().optional().describe("S3: the KMS key for encryption on the server."),
 };
 
 export const storeObject = z.strictObject({
-  type: z.enum(["file", "s3"]).optional(),
-  url: z.string().optional(),
-  path: z.string().optional(),
-  "sync-interval": duration.optional(),
+  type: z.enum(["file", "s3"]).optional().describe("Default: s3 with a `bucket`, otherwise file."),
+  url: z.string().optional().describe("The store's URL, in place of `type`, `bucket` and `path`."),
+  path: z.string().optional().describe("The directory, or the prefix in the bucket."),
+  "sync-interval": duration.optional().describe("Litestream's place for it."),
   ...storeSettings,
 });
 
@@ -34,18 +42,18 @@ const db = z.strictObject({
   path: z.string().min(1).optional().describe("The database file."),
   dir: z.string().min(1).optional().describe("A directory whose databases are all protected, also later ones."),
   pattern: z.string().default("*.db").describe("With `dir`: which files, as a glob for their names."),
-  recursive: z.boolean().default(false).describe("With `dir`: also in the folders below it."),
+  recursive: flag.default(false).describe("With `dir`: also in the folders below it."),
   store: store.optional().describe("Where the log is: a URL, or an object with Litestream's keys."),
   replica: store.optional().describe("Litestream's name for `store`."),
   replicas: z.array(store).length(1).optional().describe("Litestream's old spelling: a list of one."),
   "sync-interval": duration.optional().describe("How long a commit may wait before it's sent. Default 1s."),
-  "restore-if-db-not-exists": z.boolean().optional().describe("`replicate`: restore a missing database first."),
+  "restore-if-db-not-exists": flag.optional().describe("`replicate`: restore a missing database first."),
 });
 
 const exec = z.strictObject({
   cmd: z.string().min(1).describe("The command, as plain words; for a shell write sh -c '…'."),
   on: z.enum(["any", "primary", "replica"]).default("any").describe("The role in which it runs."),
-  wait: z.boolean().default(false).describe("Run to its end before the next one; a failure stops everything."),
+  wait: flag.default(false).describe("Run to its end before the next one; a failure stops everything."),
 });
 
 /** The whole configuration file; one schema gives types, messages and the reference page. */
@@ -58,7 +66,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({}),
   levels: z
-    .array(z.strictObject({ interval: duration }))
+    .array(z.strictObject({ interval: duration.describe("How often this level is written.") }))
     .min(1)
     .max(8)
     .prefault([{ interval: "30s" }, { interval: "5m" }, { interval: "1h" }])
@@ -71,29 +79,38 @@ export const configSchema = z.strictObject({
     .strictObject({
       name: z.string().optional().describe("Default: the host's name."),
       listen: z.string().optional().describe("Admin API and metrics, such as 127.0.0.1:20202."),
-      advertise: z.url().optional().describe("Where other nodes reach this one."),
+      advertise: z.url().optional().describe("Where other nodes reach this one; not part of this version."),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("This process."),
   cluster: z
     .strictObject({
       secret: z.string().min(8).optional().describe("Needed unless `node.listen` is loopback."),
-      tls: z.strictObject({ cert: z.string(), key: z.string(), ca: z.string().optional() }).optional(),
+      tls: z
+        .strictObject({ cert: z.string(), key: z.string(), ca: z.string().optional() })
+        .optional()
+        .describe("Not part of this version."),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("What the nodes share."),
   lease: z
     .strictObject({
-      type: z.enum(["store", "consul", "etcd", "file", "static", "none"]).default("none"),
+      type: z
+        .enum(["store", "consul", "etcd", "file", "static", "none"])
+        .default("none")
+        .describe("`none`, or `static` for a lone node; the others are not part of this version."),
       ttl: duration.default(10_000),
       url: z.string().optional(),
       "takeover-timeout": duration.optional(),
       "handoff-timeout": duration.optional(),
       "replica-timeout": duration.optional(),
-      candidate: z.boolean().default(true),
-      promote: z.boolean().default(false),
+      candidate: flag.default(true),
+      promote: flag.default(false),
       primary: z.string().optional(),
       consul: z.strictObject({ url: z.string(), key: z.string() }).optional(),
     })
-    .optional(),
+    .optional()
+    .describe("Who may write. One node needs none."),
   proxy: z.looseObject({}).optional().describe("The front door; not part of this version."),
   exec: z
     .union([
@@ -107,10 +124,16 @@ export const configSchema = z.strictObject({
     .describe("What `run` starts, in order."),
   logging: z
     .strictObject({
-      level: z.enum(["trace", "debug", "info", "warn", "error"]).optional(),
-      type: z.enum(["text", "json"]).optional(),
+      level: z
+        .string()
+        .toLowerCase()
+        .pipe(z.enum(["trace", "debug", "info", "warn", "error"]))
+        .optional()
+        .describe("Default: `LOG_LEVEL`, or info."),
+      type: z.enum(["text", "json"]).optional().describe("Default: text on a terminal, json elsewhere."),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("What Sluice says on standard error."),
   ...storeSettings,
 });
 
