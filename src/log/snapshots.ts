@@ -12,6 +12,8 @@ export interface SnapshotsOptions {
   readonly ltx: LtxWork;
   /** Resolves when everything up to the position is in the log. */
   readonly waitFor: (position: Position, signal: AbortSignal) => Promise<void>;
+  /** The name of the state after a slot that was confirmed in this life; undefined for older ones. */
+  readonly confirmedPosition: (txid: number) => Position | undefined;
 }
 
 export interface SnapshotFile extends LogFile {
@@ -36,7 +38,7 @@ export class Snapshots {
    * store's errors when it does not answer for long.
    */
   async write(signal: AbortSignal): Promise<SnapshotFile | undefined> {
-    const { context, database, waitFor } = this.#options;
+    const { context, database, waitFor, confirmedPosition } = this.#options;
     const startedMs = context.clock.now();
     const snapshot = await database.snapshot();
     try {
@@ -44,6 +46,8 @@ export class Snapshots {
       await waitFor(snapshot.position, both);
       const confirmed = database.logState?.confirmed;
       if (confirmed === undefined || confirmed.txid < snapshot.txid) return undefined;
+      // A batch that waited for long may have been sealed anew with more in it: then the slot has another cut.
+      if ((confirmedPosition(snapshot.txid) ?? snapshot.position) !== snapshot.position) return undefined;
       const sizeBytes = await this.#upload(snapshot, both);
       const { txid, position, timestampMs } = snapshot;
       const modifiedMs = context.clock.now();

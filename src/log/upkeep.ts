@@ -34,6 +34,8 @@ export interface UpkeepOptions {
 interface Known {
   readonly timestampMs: number;
   readonly isTakeover: boolean;
+  /** Of a record that was confirmed in this life. */
+  readonly position?: Position;
 }
 
 /** After the end of a window, so that its last record is confirmed; and up to this much more, at random. */
@@ -87,7 +89,9 @@ export class Upkeep {
     const workDir = path.join(database.stateDir, "compaction");
     const localPath = (source: LogFile): string | undefined => this.#localPaths.get(source.key);
     this.#compactor = new Compactor({ context, workDir, ltx, localPath });
-    this.#snapshots = new Snapshots({ context, database, ltx, waitFor });
+    const confirmedPosition = (txid: number): Position | undefined =>
+      this.#known.get(context.layout.slotKey(txid))?.position;
+    this.#snapshots = new Snapshots({ context, database, ltx, waitFor, confirmedPosition });
   }
 
   start(): void {
@@ -107,7 +111,8 @@ export class Upkeep {
   confirmed(batch: FrozenBatch): void {
     const file = ownRecord(this.#options.context, batch);
     this.#listing.add(file);
-    this.#known.set(file.key, { timestampMs: batch.timestampMs, isTakeover: batch.epoch === batch.txid });
+    const { timestampMs, position } = batch;
+    this.#known.set(file.key, { timestampMs, isTakeover: batch.epoch === batch.txid, position });
     this.#localPaths.set(file.key, batch.path);
     if (this.#running === undefined) this.#armFor(this.#dueMs(batch.timestampMs));
   }

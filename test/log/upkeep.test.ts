@@ -81,6 +81,29 @@ describe("snapshots", () => {
   });
 });
 
+test("a snapshot whose slot was sealed anew meanwhile is not taken for the state after that slot", async () => {
+  using site = new Site();
+  const run = await site.start(site.disk("a"), { snapshotIntervalMs: 60_000, levels: [] });
+  await site.write(run, 1);
+  let arrive: (() => void) | undefined;
+  site.bucket.onWay = (_client, way, key) =>
+    way === "request" && key === layout.slotKey(3) ? new Promise((resolve) => (arrive = resolve)) : undefined;
+  site.commit(run);
+  await site.clock.advance(50_000);
+  site.commit(run);
+  await site.clock.advance(15_000);
+  expect(run.database.frozen.map((batch) => batch.txid)).toEqual([3, 4]);
+  site.commit(run);
+  run.database.reseal();
+  arrive!();
+  await site.clock.advance(1_000);
+  expect(run.database.logState?.confirmed).toMatchObject({ txid: 4, position: run.database.position });
+  site.history.checkRestorable();
+  await site.clock.advance(60_000);
+  expect(short(site.keys("ltx/9/"))).toEqual(["9/1-1", "9/1-4"]);
+  site.history.checkRestorable();
+});
+
 describe("compaction", () => {
   test("moves records up at the ends of windows, from local files, and deletes what is covered and old", async () => {
     using site = new Site();

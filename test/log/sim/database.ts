@@ -209,6 +209,17 @@ export class SimDatabase implements LoggedDatabase {
     });
   }
 
+  /** The last batch that waits takes in what was committed since, as a database does that has too many of them. */
+  reseal(): void {
+    const { disk } = this;
+    const last = disk.frozen.at(-1);
+    if (last === undefined || disk.frozen.length < 2) throw new Error("nothing that is not being sent");
+    this.#capture();
+    disk.open = new Set([...disk.open, ...last.pages]);
+    disk.frozen = disk.frozen.slice(0, -1);
+    this.#freeze(last.txid, last.epoch, this.#writer, last.timestampMs);
+  }
+
   /** What no real database does: the oldest sealed batch takes in what was committed since. Returns its bytes. */
   regrow(): Uint8Array | undefined {
     const { disk } = this;

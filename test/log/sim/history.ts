@@ -1,7 +1,7 @@
 import { LogLayout } from "../../../src/log/layout.ts";
 import { logFile, type LogFile } from "../../../src/log/listing.ts";
 import { Reachable, withoutStrays } from "../../../src/log/plan.ts";
-import { formatPosition, type Position } from "../../../src/ltx/position.ts";
+import { epochOf, formatPosition, type Position } from "../../../src/ltx/position.ts";
 import { recordFields, type RecordFields } from "../../../src/ltx/record.ts";
 import { checksumOf } from "./database.ts";
 import { decode, type Pages } from "./ltx.ts";
@@ -65,17 +65,16 @@ export class History {
     if (checksumOf(pages) !== fields.checksum) throw new Error(`${where}: wrong checksum`);
   }
 
-  /** What was confirmed is in the log, and stays there. `client`: who was told. */
+  /**
+   * What was confirmed is in the log. The first record that reaches a position holds it if it names a state of the
+   * same epoch; where a later epoch is the first to pass it, it was not in the history that this one began with.
+   */
   checkConfirmed(position: Position, client: string): void {
     const found = this.records().find(({ fields }) => fields.position >= position);
     const what = `${formatPosition(position)}, confirmed to ${client},`;
     if (found === undefined) throw new Error(`${what} is not in the log`);
-    if (found.client.split("/")[0] !== client.split("/")[0]) {
-      // Somebody else's record passes it: only right when that was built on it.
-      const own = this.#states.get(position);
-      const named = this.#records.some(({ fields }) => fields.position === position);
-      if (own === undefined || !named) throw new Error(`${what} is not in the history of ${found.client}`);
-    }
+    if (epochOf(found.fields.position) === epochOf(position)) return;
+    throw new Error(`${what} is not in the history of ${found.client}`);
   }
 
   /** Every slot is covered, and every state that the files make is the true one. */
