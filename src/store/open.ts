@@ -1,24 +1,10 @@
 import { fileURLToPath } from "node:url";
+import type { StoreSettings } from "../config/config.ts";
 import { SluiceError } from "../errors/error.ts";
 import { DirectoryStore } from "./directory.ts";
 import type { ObjectStore } from "./store.ts";
 
-/** What else a store may need to know; the names are Litestream's, in camel case. */
-export interface StoreSettings {
-  readonly accessKeyId?: string;
-  readonly secretAccessKey?: string;
-  readonly sessionToken?: string;
-  readonly region?: string;
-  readonly endpoint?: string;
-  readonly forcePathStyle?: boolean;
-  readonly skipVerify?: boolean;
-  readonly signPayload?: boolean;
-  readonly storageClass?: string;
-  readonly partSizeBytes?: number;
-  readonly concurrency?: number;
-  readonly sseCustomerKey?: string;
-  readonly sseKmsKeyId?: string;
-}
+export type { StoreSettings } from "../config/config.ts";
 
 /** Schemes that Sluice knows, and this version can't use. */
 const LATER = new Set(["gs:", "abs:", "sftp:", "webdav:", "webdavs:", "nats:", "oss:"]);

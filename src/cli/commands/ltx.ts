@@ -9,7 +9,11 @@ export function command(): Command {
   return new Command("ltx")
     .description("Lists the files of a log: which TXIDs they hold, how large they are, when they were written.")
     .argument("<db|url>", "a database of the configuration, or a store's URL")
-    .addOption(new Option("--level <n>", "one level, or all").choices([..."0123456789", "all"]).default("0"))
+    .addOption(
+      new Option("--level <n>", "one level, or all")
+        .choices(["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "all"])
+        .default("0"),
+    )
     .addOption(configOption())
     .addOption(jsonOption())
     .addHelpText("after", "\nExamples:\n  $ sluice ltx app.db\n  $ sluice ltx --level all s3://bucket/app")
