@@ -83,7 +83,8 @@ export class Upkeep {
   #retryAtMs = 0;
 
   constructor(options: UpkeepOptions) {
-    const { context, database, ltx, waitFor } = options;
+    const { context, database, levels, ltx, waitFor } = options;
+    if (levels.length >= SNAPSHOT_LEVEL) throw new SluiceError("SLU-4000", `${levels.length} compaction levels`);
     this.#options = options;
     this.#listing = options.listing;
     const workDir = path.join(database.stateDir, "compaction");
