@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { LogLayout } from "../../src/log/layout.ts";
+import { WorkSlots } from "../../src/log/work-slots.ts";
 import { decode, inPlace } from "./sim/ltx.ts";
 import { Site, type Run } from "./sim/site.ts";
 
@@ -193,6 +194,28 @@ describe("compaction", () => {
     expect(short(site.keys("ltx/1/"))).toEqual(["1/6-7"]);
     expect(alarms(second)).toHaveLength(1);
   });
+});
+
+test("a store that is away does not keep other logs from their upkeep", async () => {
+  using away = new Site();
+  using site = new Site();
+  const slots = new WorkSlots(1);
+  const cut = await away.start(away.disk("a"), { slots });
+  await away.clock.advance(1_000);
+  const run = await site.start(site.disk("b"), { slots });
+  await site.clock.advance(1_000);
+  await away.write(cut, 2);
+  away.bucket.faults = { ...away.bucket.faults, lostRequest: 1 };
+  await site.write(run, 2);
+  await away.clock.advance(35_000);
+  await site.clock.advance(60_000);
+  expect(site.keys("ltx/1/")).toEqual([]);
+  await away.clock.advance(60_000);
+  await site.clock.advance(1_000);
+  expect(site.keys("ltx/1/")).toHaveLength(1);
+  away.bucket.faults = { ...away.bucket.faults, lostRequest: 0 };
+  await away.clock.advance(20 * 60_000);
+  expect(away.keys("ltx/1/")).toHaveLength(1);
 });
 
 describe("a hole", () => {
