@@ -37,6 +37,16 @@ def connect():
     return db
 
 
+def reconnect(end):
+    """Opening may meet the last close of somebody else."""
+    while True:
+        try:
+            return connect()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end + 10:
+                raise
+
+
 def insert(db, size):
     body = rng.randbytes(size)
     db.execute("insert into item(body, sum) values(?, ?)", (body, zlib.crc32(body)))
@@ -88,9 +98,11 @@ def step(db):
         db.execute("pragma wal_checkpoint(%s)" % rng.choice(["passive", "full", "restart", "truncate"])).fetchall()
     elif kind < 0.94:
         name = "t%d" % rng.randrange(5)
+        db.execute("begin immediate")
         db.execute(f"create table if not exists {name}(a, b)")
         db.execute(f"create index if not exists {name}i on {name}(a)")
         db.execute(f"drop table if exists t{rng.randrange(5)}")
+        db.execute("commit")
     elif kind < 0.97:
         db.execute("pragma user_version=%d" % rng.randrange(1 << 30))
     else:
@@ -98,7 +110,7 @@ def step(db):
 
 
 def main():
-    db = connect()
+    db = reconnect(time.monotonic())
     if args.create:
         db.execute("begin immediate")
         db.execute("create table item(id integer primary key, body blob, sum integer)")
@@ -120,7 +132,7 @@ def main():
                 db.execute("rollback")
         if rng.random() < 0.02:
             db.close()
-            db = connect()
+            db = reconnect(end)
     db.close()
     print(f"steps {steps} busy {busy}", flush=True)
 

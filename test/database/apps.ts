@@ -50,7 +50,7 @@ db = sqlite3.connect(${JSON.stringify(path)}, timeout=10, isolation_level=None)
 `;
 }
 
-function track(child: ChildProcess): RunningApp {
+export function track(child: ChildProcess): RunningApp {
   let output = "";
   child.stdout?.on("data", (data: Buffer) => (output += data.toString()));
   child.stderr?.on("data", (data: Buffer) => (output += data.toString()));
