@@ -9,6 +9,8 @@ export interface Config {
   readonly l0RetentionMs: number;
   readonly shutdownSyncTimeoutMs: number;
   readonly node: { readonly name: string; readonly listen: ListenAddress | undefined };
+  /** Metrics alone, without a secret. */
+  readonly metricsListen: ListenAddress | undefined;
   readonly secret: string | undefined;
   readonly exec: readonly ExecConfig[];
   readonly logging: { readonly level: string | undefined; readonly type: "text" | "json" | undefined };

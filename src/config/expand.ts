@@ -64,16 +64,16 @@ export function expandDocument(
   });
 }
 
-/** What stands between the braces; in a double-quoted text its quotes are escaped. */
+/** What stands between the braces; in a double-quoted text its quotes are escaped, in a single-quoted one doubled. */
 function inside(expression: string): string {
   return expression.slice(2, -1).replaceAll('\\"', '"').trim();
 }
 
 function compare(inner: string, env: Environment): boolean | undefined {
-  const comparison = /^(\w+)\s*(==|!=)\s*(?:"([^"]*)"|'([^']*)'|(\w+))$/.exec(inner);
+  const comparison = /^(\w+)\s*(==|!=)\s*(?:"([^"]*)"|''([^']*)''|'([^']*)'|(\w+))$/.exec(inner);
   if (!comparison) return undefined;
-  const [, name, operator, double, single, other] = comparison;
-  const right = double ?? single ?? env[other ?? ""] ?? "";
+  const [, name, operator, double, doubled, single, other] = comparison;
+  const right = double ?? doubled ?? single ?? env[other ?? ""] ?? "";
   return ((env[name!] ?? "") === right) === (operator === "==");
 }
 

@@ -1,17 +1,18 @@
 import { stringify } from "yaml";
-import type { Config } from "./config.ts";
+import type { Config, DbConfig, ListenAddress, StoreConfig } from "./config.ts";
+import { SETTING_NAMES } from "./resolve.ts";
 import { formatDuration } from "./units.ts";
 
-/** The resolved configuration for people and programs, with secrets masked and URLs without credentials. */
+const MASK = "***";
+/** Settings, parameters of URLs and options of commands whose values are nobody's business. */
+const SECRET_NAME = "[\\w-]*(?:key|secret|token|password|passwd|credential|signature)[\\w-]*";
+/** Of the store's settings, the names that are no secrets although they sound so. */
+const SHOWN = new Set(["sse-kms-key-id", "sse-customer-key-path"]);
+
+/** The resolved configuration as a sluice.yml with everything spelled out, secrets masked. */
 export function explain(config: Config): { readonly value: unknown; readonly text: string } {
   const value = {
-    file: config.file,
-    dbs: config.dbs.map(({ store, syncIntervalMs, restoreIfMissing, ...db }) => ({
-      ...db,
-      store: { url: masked(store.url), ...mask(store.settings) },
-      "sync-interval": formatDuration(syncIntervalMs),
-      "restore-if-db-not-exists": restoreIfMissing,
-    })),
+    dbs: config.dbs.map(explainDb),
     snapshot: {
       interval: formatDuration(config.snapshotIntervalMs),
       retention: formatDuration(config.snapshotRetentionMs),
@@ -19,20 +20,53 @@ export function explain(config: Config): { readonly value: unknown; readonly tex
     levels: config.levels.map(({ intervalMs }) => ({ interval: formatDuration(intervalMs) })),
     "l0-retention": formatDuration(config.l0RetentionMs),
     "shutdown-sync-timeout": formatDuration(config.shutdownSyncTimeoutMs),
-    node: config.node,
-    cluster: { secret: config.secret === undefined ? undefined : "***" },
-    exec: config.exec,
+    node: { name: config.node.name, listen: formatListen(config.node.listen) },
+    addr: formatListen(config.metricsListen),
+    cluster: { secret: config.secret === undefined ? undefined : MASK },
+    exec: config.exec.map((entry) => ({ ...entry, cmd: maskCommand(entry.cmd) })),
     logging: config.logging,
   };
-  return { value, text: stringify(value).trimEnd() };
+  const from = config.file === undefined ? "" : `# ${config.file}\n`;
+  return { value, text: from + stringify(value).trimEnd() };
 }
 
-function masked(url: string): string {
-  return url.replace(/\/\/[^/@]*@/, "//***@").replace(/([?&][^=&]*(?:key|secret|token)[^=&]*=)[^&]*/gi, "$1***");
+function explainDb(db: DbConfig): unknown {
+  const where = db.kind === "file" ? { path: db.path } : { dir: db.dir, pattern: db.pattern, recursive: db.recursive };
+  return {
+    ...where,
+    store: explainStore(db.store),
+    "sync-interval": formatDuration(db.syncIntervalMs),
+    "restore-if-db-not-exists": db.restoreIfMissing,
+  };
 }
 
-function mask(settings: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(settings).map(([name, value]) => [name, /key|secret|token/i.test(name) ? "***" : value]),
-  );
+function explainStore({ url, settings }: StoreConfig): unknown {
+  const shown: Record<string, unknown> = { url: maskUrl(url) };
+  for (const [key, name] of Object.entries(SETTING_NAMES)) {
+    const value = name === undefined ? undefined : settings[name];
+    if (value === undefined) continue;
+    shown[key] = isSecret(key) ? MASK : key === "endpoint" ? maskUrl(String(value)) : value;
+  }
+  return Object.keys(shown).length === 1 ? shown["url"] : shown;
+}
+
+function formatListen(listen: ListenAddress | undefined): string | undefined {
+  if (listen === undefined) return undefined;
+  return `${listen.host.includes(":") ? `[${listen.host}]` : listen.host}:${listen.port}`;
+}
+
+/** Whether a key of a configuration, Litestream's and LiteFS's included, has a secret for its value. */
+export function isSecret(key: string): boolean {
+  return !SHOWN.has(key) && new RegExp(`^${SECRET_NAME}$`, "i").test(key);
+}
+
+/** A text whose URLs are without passwords, in their authority and their query. */
+export function maskUrl(url: string): string {
+  return url
+    .replaceAll(/\b([a-z][a-z0-9+.-]*:\/\/)[^/\s]*@/gi, `$1${MASK}@`)
+    .replaceAll(new RegExp(`([?&]${SECRET_NAME}=)[^&\\s]*`, "gi"), `$1${MASK}`);
+}
+
+function maskCommand(cmd: string): string {
+  return maskUrl(cmd).replaceAll(new RegExp(`(\\b${SECRET_NAME}[= ])(?:"[^"]*"|'[^']*'|\\S+)`, "gi"), `$1${MASK}`);
 }

@@ -19,9 +19,14 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
   const base = path.dirname(name);
   const dbs = file.dbs.flatMap((db, i) => resolveDb(db, ["dbs", i], { file, base, env, problems }) ?? []);
   findConflicts(dbs, problems);
-  const listen = file.node.listen === undefined ? undefined : parseListen(file.node.listen);
-  if (file.node.listen !== undefined && listen === undefined)
-    problems.push({ path: ["node", "listen"], message: `"${file.node.listen}" is no address such as 127.0.0.1:20202` });
+  const address = (text: string | undefined, at: readonly PropertyKey[]): ListenAddress | undefined => {
+    const parsed = text === undefined ? undefined : parseListen(text);
+    if (text !== undefined && parsed === undefined)
+      problems.push({ path: at, message: `"${text}" is no address such as 127.0.0.1:20202` });
+    return parsed;
+  };
+  const listen = address(file.node.listen, ["node", "listen"]);
+  const metricsListen = address(file.addr, ["addr"]);
   if (listen && !isLoopback(listen.host) && file.cluster.secret === undefined)
     problems.push({ path: ["node", "listen"], message: "cluster.secret is required unless node.listen is loopback" });
   refuseLater(file, problems);
@@ -35,6 +40,7 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
     l0RetentionMs: file["l0-retention"],
     shutdownSyncTimeoutMs: file["shutdown-sync-timeout"],
     node: { name: file.node.name ?? os.hostname(), listen },
+    metricsListen,
     secret: file.cluster.secret,
     exec: file.exec,
     logging: { level: file.logging.level, type: file.logging.type },
@@ -122,7 +128,8 @@ function defaultsOf(file: ConfigFile): Partial<StoreObject> {
   return defaults;
 }
 
-const SETTING_NAMES = {
+/** What a key of the file is called in {@link StoreSettings}. */
+export const SETTING_NAMES = {
   "access-key-id": "accessKeyId",
   "secret-access-key": "secretAccessKey",
   "session-token": "sessionToken",

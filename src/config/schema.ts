@@ -83,6 +83,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe("This process."),
+  addr: z.string().optional().describe("Litestream's address for `/metrics`, and nothing else, for everybody."),
   cluster: z
     .strictObject({
       secret: z.string().min(8).optional().describe("Needed unless `node.listen` is loopback."),

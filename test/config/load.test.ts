@@ -4,7 +4,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Config } from "../../src/config/config.ts";
 import { findConfig, loadConfig } from "../../src/config/load.ts";
-import { isSluiceError, type SluiceError } from "../../src/errors/error.ts";
+import { isSluiceError } from "../../src/errors/error.ts";
 
 let dir: string;
 let file: string;
@@ -26,7 +26,7 @@ function problems(text: string, env: Record<string, string> = {}): string[] {
     load(text, env);
   } catch (error) {
     if (!isSluiceError(error)) throw error;
-    const { code, message } = error as SluiceError;
+    const { code, message } = error;
     return [code, ...message.split("\n").map((line) => line.replace(`${file}:`, ""))];
   }
   return [];
@@ -167,8 +167,8 @@ lease: { candidate: \${ A == "x" } } # \${COMMENT}
   });
 
   test("HOSTNAME is there also where the shell doesn't export it", () => {
-    expect(load(`${DB}node: { name: ${"${HOSTNAME}"} }`).node.name).toBe(os.hostname());
-    expect(load(`${DB}node: { name: ${"${HOSTNAME}"} }`, { HOSTNAME: "1234" }).node.name).toBe("1234");
+    expect(load(`${DB}node: { name: \${HOSTNAME} }`).node.name).toBe(os.hostname());
+    expect(load(`${DB}node: { name: \${HOSTNAME} }`, { HOSTNAME: "1234" }).node.name).toBe("1234");
   });
 
   test("that are missing or make no sense are errors with their line", () => {

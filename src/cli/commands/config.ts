@@ -32,8 +32,8 @@ export function command(): Command {
     .description("Turns a litestream.yml or litefs.yml into a sluice.yml, on standard output.")
     .argument("<file>", "the other program's configuration")
     .action(async (file: string) => {
-      const { convert } = await import("../../config/convert.ts");
-      process.stdout.write(convert(file));
+      const { convertFile } = await import("../../config/convert.ts");
+      process.stdout.write(convertFile(file));
     });
   return config;
 }
