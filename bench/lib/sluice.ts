@@ -30,22 +30,28 @@ export class Control {
 
   /** Waits until everything committed to `db` so far is in the store; the answer's body. */
   async sync(db: string): Promise<unknown> {
-    const body = JSON.stringify({ db, wait: "store" });
+    return this.#call("POST", "/v1/sync", { db, wait: "store" });
+  }
+
+  /** The states of all databases of the process. */
+  async states(): Promise<string[]> {
+    const status = (await this.#call("GET", "/v1/status")) as { databases: { state: string }[] };
+    return status.databases.map(({ state }) => state);
+  }
+
+  async #call(method: "GET" | "POST", place: string, body?: unknown): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const call = request(
-        { socketPath: this.#socket, path: "/v1/sync", method: "POST", headers: { "content-type": "application/json" } },
-        (response) => {
-          let text = "";
-          response.setEncoding("utf8");
-          response.on("data", (chunk: string) => (text += chunk));
-          response.on("end", () => {
-            if (response.statusCode === 200) resolve(JSON.parse(text));
-            else reject(new Error(`sync: ${response.statusCode} ${text}`));
-          });
-        },
-      );
+      const call = request({ socketPath: this.#socket, path: place, method }, (response) => {
+        let text = "";
+        response.setEncoding("utf8");
+        response.on("data", (chunk: string) => (text += chunk));
+        response.on("end", () => {
+          if (response.statusCode === 200) resolve(JSON.parse(text));
+          else reject(new Error(`${place}: ${response.statusCode} ${text}`));
+        });
+      });
       call.on("error", reject);
-      call.end(body);
+      call.end(body === undefined ? undefined : JSON.stringify(body));
     });
   }
 
