@@ -112,15 +112,17 @@ export class Application {
   async #start({ argv, wait }: ExecEntry): Promise<{ status: Promise<number> }> {
     const { guardian, env, log } = this.#options;
     findCommand(argv[0] ?? "", env);
-    const command = await guardian.run(argv, env);
-    log.info({ pid: command.pid, command: argv[0], wait }, "command started");
+    const command = guardian.run(argv, env);
     this.#running.add(command);
-    // A stop that came while it was being started has not reached it.
-    if (this.#stopSignal !== undefined) command.signal(this.#stopSignal);
+    const pid = await command.started.catch((error: unknown) => {
+      this.#running.delete(command);
+      throw error;
+    });
+    log.info({ pid, command: argv[0], wait }, "command started");
     const ended = command.exited.then((exit) => {
       this.#running.delete(command);
       const status = exitStatus(exit);
-      log.info({ pid: command.pid, status }, "command ended");
+      log.info({ pid, status }, "command ended");
       return status;
     });
     this.#lastStatus = ended;

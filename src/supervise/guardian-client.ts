@@ -25,9 +25,14 @@ export interface Exit {
 
 /** A command of the application, a child of the guardian. */
 export interface Command {
-  readonly pid: number;
+  /** Resolves with its pid. Rejects when it can't be started: SLU-6001, SLU-6002, SLU-6006. */
+  readonly started: Promise<number>;
+  /** Resolves at its end; never, when it wasn't started. */
   readonly exited: Promise<Exit>;
-  /** To the command alone, or with `group` to its whole process group. Nothing happens when it has ended. */
+  /**
+   * To the command alone, or with `group` to its whole process group. One that comes early is not lost: the guardian
+   * takes requests in their order. Nothing happens when it has ended.
+   */
   signal(name: NodeJS.Signals, group?: boolean): void;
 }
 
@@ -129,23 +134,18 @@ export class Guardian {
 
   /**
    * Starts `argv[0]` with the other words as its arguments and `env` as the user gave it, without what `bin/sluice`
-   * added. Throws SLU-6001, SLU-6002, SLU-6006.
+   * added.
    */
-  run(argv: readonly string[], env: Environment): Promise<Command> {
+  run(argv: readonly string[], env: Environment): Command {
     const id = this.#nextId++;
+    const started = Promise.withResolvers<number>();
     const exited = new Promise<Exit>((done) => this.#running.set(id, done));
-    return new Promise<Command>((resolve, reject) => {
-      const done = (pid: number): void =>
-        resolve({ pid, exited, signal: (name, group = false) => this.#ask({ do: "signal", id, signal: name, group }) });
-      const fail = (error: SluiceError): void => {
-        this.#running.delete(id);
-        reject(error);
-      };
-      this.#starting.set(id, { done, fail });
-      if (this.#process.exitCode !== null || this.#process.signalCode !== null)
-        this.#fail(id, new SluiceError("SLU-6006", "the guardian ended"));
-      else this.#ask({ do: "start", id, argv, env: applicationEnvironment(env), openFiles: openFilesLimit(env) });
-    });
+    this.#starting.set(id, { done: started.resolve, fail: started.reject });
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null)
+      this.#fail(id, new SluiceError("SLU-6006", "the guardian ended"));
+    else this.#ask({ do: "start", id, argv, env: applicationEnvironment(env), openFiles: openFilesLimit(env) });
+    const signal: Command["signal"] = (name, group = false) => this.#ask({ do: "signal", id, signal: name, group });
+    return { started: started.promise, exited, signal };
   }
 
   /**
@@ -217,6 +217,7 @@ export class Guardian {
   }
 
   #fail(id: number, error: SluiceError): void {
+    this.#running.delete(id);
     this.#starting.get(id)?.fail(error);
     this.#starting.delete(id);
   }

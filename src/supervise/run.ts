@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { constants } from "node:os";
 import type { Logger } from "pino";
 import { isSluiceError } from "../errors/error.ts";
@@ -11,7 +12,7 @@ import type { Environment } from "./messages.ts";
 export interface RunNode {
   /**
    * Restores what is missing, opens what is there, and replicates from then on. Resolves when the application may
-   * start. Rejects when it must not. When `stopping` aborts first, it rejects soon, with whatever error.
+   * start. Rejects when it must not. When `stopping` aborts first, nobody waits for it any more: `stop` comes next.
    */
   start(stopping: AbortSignal): Promise<void>;
   /**
@@ -78,7 +79,7 @@ class Run {
   }
 
   async run(): Promise<number> {
-    const { node, guardianFile, entries, role } = this.#options;
+    const { guardianFile, entries, role } = this.#options;
     let status = 0;
     try {
       await endOldGuardian(guardianFile);
@@ -88,7 +89,7 @@ class Run {
       return 1;
     }
     try {
-      await node.start(this.#signals.stopping);
+      await this.#prepared();
       const now = entriesFor(role, entries);
       status = now.length > 0 ? await this.#runCommands(now) : await this.#waitForStop();
     } catch (error) {
@@ -100,9 +101,17 @@ class Run {
     return status === 0 && !drained && entries.length === 0 ? 1 : status;
   }
 
+  /** Until the node is ready, or a stop signal comes: a restore may take long, and `stop` breaks it off. */
+  async #prepared(): Promise<void> {
+    const { stopping } = this.#signals;
+    const started = this.#options.node.start(stopping);
+    started.catch(() => {});
+    await Promise.race([started, stopping.aborted ? undefined : once(stopping, "abort")]);
+    stopping.throwIfAborted();
+  }
+
   async #runCommands(entries: readonly ExecEntry[]): Promise<number> {
     const { guardianFile, env, log, stopLimitMs = STOP_LIMIT_MS } = this.#options;
-    if (this.#signals.stopping.aborted) return this.#signals.status;
     const guardian = await Guardian.start(guardianFile);
     const application = new Application({ guardian, entries, env, log, stopLimitMs });
     void guardian.lost.then((error) => (guardian.closing ? undefined : this.#fail(error)));

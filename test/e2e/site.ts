@@ -53,6 +53,7 @@ export class Site implements AsyncDisposable {
   readonly database: string;
   readonly config: string;
   readonly #port: number;
+  #guardian = 0;
   output = "";
 
   static async start(options: SiteOptions): Promise<Site> {
@@ -113,7 +114,9 @@ export class Site implements AsyncDisposable {
     for (const end = Date.now() + LIMIT_MS; ; await delay(50)) {
       if (this.isOver || Date.now() > end) throw new Error(`the site is not up:\n${this.output}`);
       const answer = await fetch(`${this.url}/totals`).catch(() => undefined);
-      if (answer?.ok) return;
+      if (!answer?.ok) continue;
+      this.#guardian = this.processes.guardian;
+      return;
     }
   }
 
@@ -132,8 +135,12 @@ export class Site implements AsyncDisposable {
   /** Waits until nothing that looks after the database or opens it is there, Sluice and application. */
   async allGone(): Promise<void> {
     await this.over();
-    for (const end = Date.now() + LIMIT_MS; users(path.dirname(this.database)).length > 0; await delay(20)) {
-      if (Date.now() > end) throw new Error(`left behind: ${users(path.dirname(this.database)).join("; ")}`);
+    const left = (): string[] => {
+      const words = commandLine(this.#guardian);
+      return [...users(path.dirname(this.database)), ...(words.includes("guardian") ? [words] : [])];
+    };
+    for (const end = Date.now() + LIMIT_MS; left().length > 0; await delay(20)) {
+      if (Date.now() > end) throw new Error(`left behind: ${left().join("; ")}`);
     }
   }
 

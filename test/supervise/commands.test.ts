@@ -150,6 +150,14 @@ test("the application does not start where the node must not", async () => {
   expect(sluice.log).toEqual(["the store is out of reach"]);
 });
 
+test("the application does not start without a guardian that the next start can find", async () => {
+  await using sluice = new SluiceProcess(["--guardian-file", "/dev/null/guardian.json", "--", "echo", "started"]);
+  expect(await sluice.ended()).toBe(1);
+  expect(sluice.stdout).toBe("");
+  expect(sluice.log.join()).toContain("SLU-6007");
+  expect(sluice.notes).toEqual(["start", "started", "stop", "status 1"]);
+});
+
 test("what is not in the store at the end is said; the status stays the command's", async () => {
   const sentence = "/data/app.db: 3 commits are not in the store";
   await using ran = new SluiceProcess(["--missing", sentence, "--", "true"]);

@@ -22,7 +22,8 @@ await Promise.all([
 closeSync(db);
 closeSync(shm);
 const refused = await guardian.hold("nothing", [999_999]).catch((error: { code: string }) => error.code);
-const command = await guardian.run(argv, process.env);
+const command = guardian.run(argv, process.env);
+await command.started;
 console.log(`up ${refused as string}`);
 process.stdin.once("data", () => {
   guardian.release(database);

@@ -17,6 +17,7 @@ const { values, positionals } = parseArgs({
     role: { type: "string" },
     "stop-limit-ms": { type: "string" },
     "start-ms": { type: "string" },
+    "guardian-file": { type: "string" },
     "start-fails": { type: "boolean" },
     missing: { type: "string" },
     "fatal-after-ms": { type: "string" },
@@ -30,9 +31,9 @@ if (values["fatal-after-ms"]) {
 }
 process.exitCode = await runApplication({
   node: {
-    async start(stopping) {
+    async start() {
       note("start");
-      await delay(Number(values["start-ms"] ?? 0), undefined, { signal: stopping });
+      await delay(Number(values["start-ms"] ?? 0));
       if (values["start-fails"]) throw new Error("the store is out of reach");
       note("started");
     },
@@ -47,7 +48,7 @@ process.exitCode = await runApplication({
     : argv.length > 0
       ? [{ argv, on: "any", wait: false }]
       : [],
-  guardianFile: path.join(dir, "guardian.json"),
+  guardianFile: values["guardian-file"] ?? path.join(dir, "guardian.json"),
   env: process.env,
   // A descriptor of its own: standard output is the application's.
   log: pino({ base: null }, pino.destination({ fd: openSync(path.join(dir, "log"), "a"), sync: true })),
