@@ -2,7 +2,9 @@ import { z } from "zod";
 import { duration, size } from "./units.ts";
 
 /** A variable's value is a text: "true" from `${VAR}` is as good as true. */
-const flag = z.union([z.boolean(), z.enum(["true", "false"]).transform((text) => text === "true")]);
+const flag = z
+  .union([z.boolean(), z.enum(["true", "false"]).transform((text) => text === "true")])
+  .meta({ format: "boolean" });
 const count = (least: number, most: number) =>
   z.union([
     z.int().min(least).max(most),
@@ -64,13 +66,14 @@ export const configSchema = z.strictObject({
       interval: duration.default(86_400_000).describe("How often the whole database is written to the log."),
       retention: duration.default(86_400_000).describe("How far back one can restore."),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("Copies of the whole database in the log."),
   levels: z
     .array(z.strictObject({ interval: duration.describe("How often this level is written.") }))
     .min(1)
     .max(8)
     .prefault([{ interval: "30s" }, { interval: "5m" }, { interval: "1h" }])
-    .describe("How often files are merged into the next level."),
+    .describe("How often files are merged into the next level. Default: 30s, 5m, 1h."),
   "l0-retention": duration.default(300_000).describe("How long single records stay when a level covers them."),
   "shutdown-sync-timeout": duration
     .default(30_000)
@@ -100,15 +103,15 @@ export const configSchema = z.strictObject({
         .enum(["store", "consul", "etcd", "file", "static", "none"])
         .default("none")
         .describe("`none`, or `static` for a lone node; the others are not part of this version."),
-      ttl: duration.default(10_000),
-      url: z.string().optional(),
-      "takeover-timeout": duration.optional(),
-      "handoff-timeout": duration.optional(),
-      "replica-timeout": duration.optional(),
-      candidate: flag.default(true),
-      promote: flag.default(false),
-      primary: z.string().optional(),
-      consul: z.strictObject({ url: z.string(), key: z.string() }).optional(),
+      ttl: duration.default(10_000).describe("For several nodes."),
+      url: z.string().optional().describe("For several nodes."),
+      "takeover-timeout": duration.optional().describe("For several nodes."),
+      "handoff-timeout": duration.optional().describe("For several nodes."),
+      "replica-timeout": duration.optional().describe("For several nodes."),
+      candidate: flag.default(true).describe("For several nodes."),
+      promote: flag.default(false).describe("For several nodes."),
+      primary: z.string().optional().describe("For several nodes."),
+      consul: z.strictObject({ url: z.string(), key: z.string() }).optional().describe("For several nodes."),
     })
     .optional()
     .describe("Who may write. One node needs none."),
