@@ -66,6 +66,8 @@ describe("an append", () => {
     expect(await append(context, batch(1, `${large.slice(0, -1)}y`), never)).toBe("lost");
     expect(await append(context, batch(1, large.slice(0, -1)), never)).toBe("lost");
     expect(await append(context, batch(1, `${large}x`), never)).toBe("lost");
+    await store.put(context.layout.slotKey(2), new Uint8Array(0));
+    expect(await append(context, batch(2, "two"), never)).toBe("lost");
   });
 
   test("that was refused finds nothing in the slot: lost", async () => {

@@ -1,7 +1,14 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_LEVELS } from "../../src/log/levels.ts";
+import { LogListing } from "../../src/log/listing.ts";
+import { DEFAULT_RETENTION } from "../../src/log/retention.ts";
 import { Shipper } from "../../src/log/shipper.ts";
+import { Upkeep } from "../../src/log/upkeep.ts";
+import { WorkSlots } from "../../src/log/work-slots.ts";
 import { position } from "../../src/ltx/position.ts";
 import { Random } from "./sim/clock.ts";
+import { listed } from "./sim/history.ts";
+import { inPlace } from "./sim/ltx.ts";
 import { Site } from "./sim/site.ts";
 
 const HOUR = 60 * 60_000;
@@ -91,6 +98,15 @@ describe("somebody who waits", () => {
     expect(await site.outcome(later, 5_000)).toBeUndefined();
   });
 
+  test("is served at once when the commit comes that it waits for", async () => {
+    using site = new Site();
+    const run = await site.start(site.disk("a"), { syncIntervalMs: HOUR });
+    const waiting = run.writer!.waitFor(position(1, 1));
+    expect(await site.outcome(waiting, 5_000)).toBe("pending");
+    site.commit(run);
+    expect(await site.outcome(waiting, 50)).toBeUndefined();
+  });
+
   test("can give up, and the log goes on", async () => {
     using site = new Site();
     const run = await site.start(site.disk("a"));
@@ -142,14 +158,26 @@ test("before an epoch runs out of numbers its primary takes over from itself", a
   const run = await site.start(site.disk("a"));
   await run.writer!.stop();
   const random = new Random(3);
-  const confirmed: number[] = [];
+  const upkeep = new Upkeep({
+    context: run.context,
+    database: run.database,
+    ltx: inPlace,
+    slots: new WorkSlots(1),
+    levels: DEFAULT_LEVELS,
+    snapshotIntervalMs: HOUR,
+    retention: DEFAULT_RETENTION,
+    listing: new LogListing(listed(site.bucket)),
+    gap: undefined,
+    waitFor: () => Promise.resolve(),
+  });
+  upkeep.start();
   const shipper = new Shipper({
     context: run.context,
     database: run.database,
     syncIntervalMs: 1_000,
     epochCommitsMax: 5,
     drawWriter: () => random.u64(),
-    onConfirmed: (batch) => confirmed.push(batch.txid),
+    onConfirmed: (batch) => upkeep.confirmed(batch),
     onEnded: (error) => expect.unreachable(error.message),
   });
   shipper.start();
@@ -163,6 +191,10 @@ test("before an epoch runs out of numbers its primary takes over from itself", a
   expect(epochs).toEqual([1, 1, 1, 1, 1, 6, 6, 6, 6, 6, 11, 11, 11]);
   expect(await site.outcome(shipper.drain())).toBeUndefined();
   site.history.checkConfirmed(last, "a");
+  await site.clock.advance(3 * HOUR);
+  expect(site.keys("ltx/0/")).toHaveLength(3);
+  site.history.checkFences();
+  site.history.checkRestorable();
   await shipper.stop();
 });
 

@@ -5,7 +5,7 @@ import { LogLayout } from "../../src/log/layout.ts";
 import { FLAG_NO_CHECKSUM, type LtxHeader } from "../../src/ltx/header.ts";
 import { position } from "../../src/ltx/position.ts";
 import { newDisk } from "./sim/database.ts";
-import { encode } from "./sim/ltx.ts";
+import { decode, encode } from "./sim/ltx.ts";
 import { Site, type Run } from "./sim/site.ts";
 
 const layout = new LogLayout("ltx-prefix");
@@ -181,6 +181,39 @@ test("a copy that the log has passed is refused, and writes nothing", async () =
   expect(site.keys()).toEqual(before);
 });
 
+test("a log that ends in the same slot with another state is refused", async () => {
+  using site = new Site();
+  const disk = site.disk("a");
+  const run = await site.start(disk);
+  await site.write(run, 2);
+  stop(run);
+  const confirmed = { ...disk.logState!.confirmed, position: position(1, 99) };
+  const other = await site.start({ ...disk, logState: { ...disk.logState!, confirmed } });
+  expect(other.error).toMatchObject({ code: "SLU-4101" });
+});
+
+test("a file that is not what its name says is not believed", async () => {
+  using site = new Site();
+  const disk = site.disk("a");
+  const run = await site.start(disk);
+  await site.write(run, 2);
+  stop(run);
+  put(site, slot(4), litestreamRecord(9));
+  expect((await site.start(disk)).error).toMatchObject({ code: "SLU-4111" });
+  put(site, slot(4), Buffer.alloc(300));
+  expect((await site.start(disk)).error).toMatchObject({ code: "SLU-4111" });
+});
+
+test("a record is never older than the one before it, whatever the clock says", async () => {
+  using site = new Site();
+  const disk = site.disk("a");
+  stop(await site.start(disk));
+  const timestampMs = site.clock.now() + 3_600_000;
+  disk.logState = { ...disk.logState!, confirmed: { ...disk.logState!.confirmed, timestampMs } };
+  await site.start(disk);
+  expect(decode("takeover", site.bucket.objects.get(slot(2))!.bytes).header.timestampMs).toBe(timestampMs);
+});
+
 test("a database without state is refused where a log is", async () => {
   using site = new Site();
   stop(await site.start(site.disk("a")));
@@ -249,6 +282,7 @@ test("an identity that was deleted comes back, where the records are the databas
 test("a rolled-back log is refused; told to, Sluice goes on behind the old number with a snapshot", async () => {
   using site = new Site();
   const disk = site.disk("a");
+  for (const pgno of [2, 3]) disk.pages.set(pgno, new Uint8Array(512).fill(pgno));
   const run = await site.start(disk);
   await site.write(run, 9);
   stop(run);
@@ -258,6 +292,7 @@ test("a rolled-back log is refused; told to, Sluice goes on behind the old numbe
   expect(site.keys()).toEqual(before);
   const accepted = await site.start(disk, { acceptRollback: true });
   expect(accepted.writer?.epoch).toBe(11);
+  expect(decode("takeover", site.bucket.objects.get(slot(11))!.bytes).pages.size).toBe(3);
   expect(accepted.events).toContainEqual(expect.objectContaining({ type: "alarm" }));
   await site.clock.advance(1_000);
   expect(site.keys("ltx/9/")).toEqual([layout.key(9, 1, 1), layout.key(9, 1, 11)]);
