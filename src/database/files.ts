@@ -81,7 +81,12 @@ export class DatabaseFiles {
    */
   markNow(): FileMark {
     const { atime, mtime } = fstatSync(this.db);
-    futimesSync(this.db, atime, new Date(Math.min(mtime.getTime(), Date.now()) - 20));
+    try {
+      futimesSync(this.db, atime, new Date(Math.min(mtime.getTime(), Date.now()) - 20));
+    } catch (error) {
+      // Only the owner may set times; the mark is a little weaker then.
+      if (systemErrorCode(error) !== "EPERM") throw error;
+    }
     return markOf(fstatSync(this.db, { bigint: true }));
   }
 

@@ -4,7 +4,7 @@ import { promisify } from "node:util";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { isLockedByOther, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { FRAME_HEADER_BYTES } from "../sqlite/wal.ts";
-import { Backfill } from "./backfill.ts";
+import { Backfill, PASS_FRAMES } from "./backfill.ts";
 import { Capture, type CommitSink } from "./capture.ts";
 import { type DatabaseFiles, fileError, type FileMark } from "./files.ts";
 import { healFrames } from "./frame-heal.ts";
@@ -23,6 +23,7 @@ const datasync = promisify(fdatasync);
 const SLICE_BYTES = 2 * 1024 * 1024;
 /** Between two passes the disk and the writer get at least this long, and twice as long as the pass took. */
 const REST_MS = 50;
+const REST_MOST_MS = 300;
 const RETRY_BLOCKED_MS = 100;
 /** How long a restart waits for a commit to follow, so that a lone writer's next one is far away. */
 const AFTER_COMMIT_MS = 50;
@@ -256,10 +257,11 @@ export class LiveWal {
       }
       await this.#restart.prepare();
       let mark: FileMark | undefined;
-      await this.#restart.attempt(DRAIN_HARD_MS, TAIL_FRAMES * RESTART_ROUNDS, () => {
+      const onRestarted = (): void => {
         ftruncateSync(this.files.wal, 0);
         mark = this.files.markNow();
-      });
+      };
+      await this.#restart.attempt(DRAIN_HARD_MS, TAIL_FRAMES, { onRestarted, catchUp: () => this.#catchUp() });
       if (mark !== undefined) return mark;
     } while (performance.now() < deadline);
     return undefined;
@@ -362,8 +364,7 @@ export class LiveWal {
     const startMs = performance.now();
     const isLong = this.bytes >= this.#limits.restartBytes;
     const blocked = await this.#sealAndBackfill(isLong || this.#isSealDue());
-    const rest = Math.max(blocked ? RETRY_BLOCKED_MS : REST_MS, 2 * (performance.now() - startMs));
-    this.#retryAtMs = performance.now() + rest;
+    this.#rest(blocked, performance.now() - startMs);
     if (blocked || this.#isInterrupted()) return;
     if (this.bytes < this.#limits.restartBytes) {
       await this.#nextCommit();
@@ -374,6 +375,12 @@ export class LiveWal {
     } else {
       await this.#tryRestart();
     }
+  }
+
+  /** Passes cost the writer something: they come the less often the longer they take, unless there is a backlog. */
+  #rest(blocked: boolean, tookMs: number): void {
+    const restMs = this.unbackfilled > PASS_FRAMES ? 0 : Math.min(2 * tookMs, REST_MOST_MS);
+    this.#retryAtMs = performance.now() + Math.max(blocked ? RETRY_BLOCKED_MS : REST_MS, restMs);
   }
 
   /** True when a reader was in the way. */
@@ -394,24 +401,45 @@ export class LiveWal {
 
   /**
    * Right after a commit, brings everything into the database file without the lock, and only then takes it for a
-   * moment. A writer that never leaves a gap gets past that: the WAL grows to twice the limit, and from there on what
-   * came meanwhile is handled under the lock, more of it from try to try.
+   * moment. Writers that never leave a pause get past that: the WAL grows to twice the limit, and from there on what
+   * came meanwhile is handled under the lock, more of it from try to try. Past the hard limit, all of it.
    */
   async #tryRestart(): Promise<void> {
     const { restartBytes, hardBytes } = this.#limits;
     const hard = this.bytes >= hardBytes;
     for (let round = 0; round < RESTART_ROUNDS; round++) {
       if (!hard) await this.#nextCommit();
+      const mayHurry = this.bytes >= 2 * restartBytes && this.#wakeUp?.isBusy === true && this.#owner.canSealNow;
+      // Syncing the database file takes longest: before the backfill where the rest of it is synced under the lock.
+      if (mayHurry) await this.#restart.prepare();
       if (this.unbackfilled > 0 && (await this.#sealAndBackfill())) return;
-      await this.#restart.prepare();
+      if (!mayHurry) await this.#restart.prepare();
       if (this.#isInterrupted()) return;
       this.locks.assertHeld();
-      const isEarly = this.bytes < Math.min(2 * restartBytes, hardBytes) || !this.#owner.canSealNow;
-      const tail = isEarly ? 0 : TAIL_FRAMES * (2 + round);
-      const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, tail);
+      const tail = mayHurry ? TAIL_FRAMES * (2 + round) : 0;
+      const catchUp = hard ? (): Promise<boolean> => this.#catchUp() : undefined;
+      const outcome = await this.#restart.attempt(hard ? DRAIN_HARD_MS : DRAIN_MS, tail, { catchUp });
       if (outcome === "restarted" || outcome === "readers") return;
     }
     if (hard) this.#retryAtMs = performance.now() + HARD_RETRY_MS;
+  }
+
+  /**
+   * Under the WRITE lock, past the hard limit of the WAL's length: writers wait until all of it is in the database file.
+   * False when a reader is in the way.
+   */
+  async #catchUp(): Promise<boolean> {
+    if (this.capture.look() === "torn") return false;
+    while (!this.capture.advance(SLICE_BYTES)) await new Promise(setImmediate);
+    if (this.capture.unsummed > 0) return false;
+    if (this.#durable < this.capture.frame) await this.#owner.seal();
+    while (this.backfill.backfilled < this.capture.frame) {
+      const before = this.backfill.backfilled;
+      await this.backfill.pass(this.#durable, this.capture.place, () => false);
+      if (this.backfill.backfilled === before) return false;
+    }
+    await this.#restart.prepare();
+    return true;
   }
 
   /** Right after a commit a lone writer's next one is farthest away. */

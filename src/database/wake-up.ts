@@ -69,6 +69,11 @@ export class WakeUp {
     return this.#watcher !== undefined || this.#busy;
   }
 
+  /** Look after look finds commits: writers leave no pause. */
+  get isBusy(): boolean {
+    return this.#busy;
+  }
+
   /** Looks now, as after a file event. */
   wake(): void {
     if (this.#closed) return;

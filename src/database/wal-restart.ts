@@ -69,13 +69,21 @@ export class WalRestart {
   /**
    * One try. `drainMs`: how long readers may be waited for while writers are held up. `tailFrames`: how many frames that
    * came since `prepare` may be captured, sealed, backfilled and synced under the lock; without any it is held for some
-   * 100 µs. `then` runs while the WRITE lock is still held.
+   * 100 µs. `catchUp` does the same for more of them, with turns for others in between, while writers have to wait; where
+   * it is not given the outcome is "behind". `onRestarted` runs while the WRITE lock is still held.
    */
-  async attempt(drainMs: number, tailFrames: number, then?: () => void): Promise<RestartOutcome> {
+  async attempt(
+    drainMs: number,
+    tailFrames: number,
+    steps: { readonly catchUp?: (() => Promise<boolean>) | undefined; readonly onRestarted?: () => void } = {},
+  ): Promise<RestartOutcome> {
     const { files, locks } = this.#parts;
     if (!this.#takeWrite()) return "busy";
     try {
-      const tail = this.#finishTail(tailFrames);
+      let tail = this.#finishTail(tailFrames);
+      if (tail === "behind" && steps.catchUp !== undefined) {
+        tail = (await steps.catchUp()) ? this.#finishTail(0) : "readers";
+      }
       if (tail !== undefined) return tail;
       const deadline = performance.now() + drainMs;
       while (!this.#lockReaders()) {
@@ -84,7 +92,7 @@ export class WalRestart {
       }
       try {
         this.#restart();
-        then?.();
+        steps.onRestarted?.();
       } finally {
         this.#unlockReaders();
       }

@@ -22,6 +22,7 @@ parser.add_argument("--sleep", type=float, default=0)
 parser.add_argument("--timeout", type=float, default=10)
 parser.add_argument("--mmap", type=int, default=0)
 parser.add_argument("--seed", type=int, default=1)
+parser.add_argument("--tolerate", action="store_true", help="count 'database is locked' instead of ending with it")
 parser.add_argument("--verbose", action="store_true")
 args = parser.parse_args()
 
@@ -40,11 +41,18 @@ if db.execute("select count(*) from account").fetchone()[0] == 0:
 db.execute("commit")
 
 start = time.monotonic()
-done = 0
+done = locked = 0
 stalls = []
 while (args.commits and done < args.commits) or (args.seconds and time.monotonic() - start < args.seconds):
     before = time.monotonic()
-    db.execute("begin immediate")
+    try:
+        db.execute("begin immediate")
+    except sqlite3.OperationalError:
+        if not args.tolerate:
+            raise
+        locked += 1
+        time.sleep(args.sleep)
+        continue
     a, b = random.randint(1, args.accounts), random.randint(1, args.accounts)
     db.execute("update account set balance=balance-1 where id=?", (a,))
     db.execute("update account set balance=balance+1 where id=?", (b,))
@@ -60,4 +68,4 @@ while (args.commits and done < args.commits) or (args.seconds and time.monotonic
 stalls.sort()
 rate = done / (time.monotonic() - start)
 p99 = stalls[int(len(stalls) * 0.99)] if stalls else 0
-print(f"commits {done} rate {rate:.0f} p99 {p99 * 1000:.3f} max {(stalls[-1] if stalls else 0) * 1000:.3f}", flush=True)
+print(f"commits {done} rate {rate:.0f} p99 {p99 * 1000:.3f} max {(stalls[-1] if stalls else 0) * 1000:.3f} locked {locked}", flush=True)

@@ -106,7 +106,7 @@ test("the WAL is restarted when it is long, and stays so short, with readers and
   await expectReplay(replay);
 });
 
-test("a lone writer without a busy timeout never meets the restart's lock", async () => {
+test("a lone writer without a busy timeout hardly ever meets the restart's lock", async () => {
   runApp("writer", path, "--commits", 1);
   const replay = await open({ backfillFrames: 20, restartBytes: 100_000, hardBytes: 1e9 });
   let restarts = 0;
@@ -115,10 +115,12 @@ test("a lone writer without a busy timeout never meets the restart's lock", asyn
     if (replay.wal.capture.place.salt1 !== salt) restarts++;
     salt = replay.wal.capture.place.salt1;
   };
-  const app = startApp("writer", path, "--seconds", 3, "--sleep", 0.01, "--timeout", 0);
+  const app = startApp("writer", path, "--seconds", 3, "--sleep", 0.01, "--timeout", 0, "--tolerate");
   apps.push(app);
-  expect((await app.ended).output).toMatch(/^commits/);
+  const { output } = await app.ended;
   expect(restarts).toBeGreaterThan(2);
+  // Held for some 100 µs each time. With the backfill and its fsyncs under the lock, each restart would be met.
+  expect(Number(/locked (\d+)/.exec(output)![1])).toBeLessThan(restarts / 2);
   await expectReplay(replay);
 });
 

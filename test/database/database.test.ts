@@ -1,6 +1,7 @@
-import { existsSync, readFileSync, statSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Database } from "../../src/database/database.ts";
+import { StateFile } from "../../src/database/state.ts";
 import { position } from "../../src/ltx/position.ts";
 import { type RunningApp, runApp, runPython, runPythonBeside, scratch, startApp, until } from "./apps.ts";
 import { MemoryLog } from "./logged.ts";
@@ -180,6 +181,34 @@ test.each([
   expect(next.events[0]).toMatchObject({ how: "unknown" });
   await next.takeOver();
   expect(next.records[0]!.position).toBeGreaterThan(position(1, 6));
+  await expectEqual(next);
+});
+
+test("commits that a power loss took from the WAL are put back from the local batches", async () => {
+  const log = await begin();
+  await runPythonBeside(path, rows(5));
+  await log.flush();
+  const kept = ["", "-wal"].map((end) => readFileSync(path + end));
+  log.confirming = false;
+  await runPythonBeside(path, rows(5));
+  await log.database.freeze();
+  const { position: sealed } = log.database;
+  await log.database.close({ merge: false });
+  // The files as they were when the disk saw them last, and another boot.
+  for (const end of ["-wal", "-shm"]) rmSync(path + end, { force: true });
+  ["", "-wal"].forEach((end, i) => writeFileSync(path + end, kept[i]!));
+  const file = new StateFile(log.database.stateDir);
+  await file.write({ ...file.state!, bootId: "before" });
+  file.close();
+  const next = await MemoryLog.open(path, {}, log.pages);
+  logs.push(next);
+  expect(next.events.map((event) => (event.type === "recovered" ? event.how : event.type))).toEqual([
+    "behind",
+    "in-step",
+  ]);
+  expect(next.database.position).toBe(sealed);
+  expect(runPython(path, "print(db.execute('select count(*) from t').fetchone()[0])")).toBe("10");
+  await next.takeOver();
   await expectEqual(next);
 });
 

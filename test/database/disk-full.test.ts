@@ -42,7 +42,7 @@ const failures = (): string[] =>
   log!.events.flatMap((event) => (event.type === "failed" ? [(event.error as Error & { code: string }).code] : []));
 
 test("no room for a batch: an error, the commits stay in the open batch, and are sealed when there is room", async (context) => {
-  if (!mounted) return context.skip("needs the right to mount a small file system");
+  context.skip(!mounted, "needs the right to mount a small file system");
   runPython(path, `db.execute("pragma journal_mode=wal"); db.execute("create table t(a)")`);
   log = await MemoryLog.begin(path);
   await runPythonBeside(path, rows(300));
@@ -58,7 +58,7 @@ test("no room for a batch: an error, the commits stay in the open batch, and are
 });
 
 test("no room for a backfill: told once, the WAL keeps everything, and it goes on when there is room", async (context) => {
-  if (!mounted) return context.skip("needs the right to mount a small file system");
+  context.skip(!mounted, "needs the right to mount a small file system");
   runPython(path, `db.execute("pragma journal_mode=wal"); db.execute("create table t(a)")`);
   log = await MemoryLog.begin(path, { limits: { backfillFrames: 200 } });
   const before = statSync(path).size;
@@ -77,7 +77,7 @@ test("no room for a backfill: told once, the WAL keeps everything, and it goes o
 });
 
 test("an application that meets the full disk: its commit fails, nothing of it is captured, and all goes on", async (context) => {
-  if (!mounted) return context.skip("needs the right to mount a small file system");
+  context.skip(!mounted, "needs the right to mount a small file system");
   runPython(path, `db.execute("pragma journal_mode=wal"); db.execute("create table t(a)")`);
   log = await MemoryLog.begin(path);
   await runPythonBeside(path, rows(5));

@@ -41,9 +41,9 @@ await ship();
 await database.begin(epoch, BigInt(epoch));
 console.log("begun");
 
-let stopping = false;
-process.on("SIGTERM", () => (stopping = true));
-while (!stopping) {
+const stop = new AbortController();
+process.on("SIGTERM", () => stop.abort());
+while (!stop.signal.aborted) {
   await database.freeze();
   await ship();
   await new Promise((resolve) => setTimeout(resolve, 40));
