@@ -81,9 +81,12 @@ export class DirectoryStore implements ObjectStore {
       await syncDirectory(path.dirname(target));
       return { outcome: "written", etag };
     } catch (error) {
-      throw this.#error(error, key);
+      const failed = this.#error(error, key);
+      // To a writer, what is missing is a directory or its own source, never the object.
+      throw isSluiceError(failed, "SLU-3404") ? new SluiceError("SLU-3104", failed.message, { cause: error }) : failed;
     } finally {
-      await rm(temporary, { force: true });
+      // What can't be removed now is removed by a later listing.
+      await rm(temporary, { force: true }).catch(() => undefined);
     }
   }
 

@@ -12,6 +12,20 @@ export const storeCodes = {
     normal: "Never.",
     remedy: "Use a directory (file://) or anything that speaks S3 (s3://…?endpoint=…).",
   },
+  "SLU-3003": {
+    title: "Settings of a store that don't fit",
+    meaning: "A setting of a store is malformed, out of range, or contradicts another one. Nothing was sent.",
+    normal: "Never.",
+    remedy: "Correct the setting named, in the configuration, the store's URL or the environment.",
+  },
+  "SLU-3004": {
+    title: "A store without conditional writes",
+    meaning:
+      "The store let two writers create one object, or didn't list it at once. Sluice can't keep two machines from writing one log there.",
+    normal: "With S3 servers that don't know `If-None-Match: *`.",
+    remedy:
+      "Make sure that only one Sluice ever writes to it; for a cluster use a store that passes, or a lease outside it.",
+  },
   "SLU-3101": {
     title: "The store can't be reached",
     meaning:
@@ -38,6 +52,12 @@ export const storeCodes = {
     meaning: "The store answered with an error that Sluice has no better name for.",
     normal: "Never.",
     remedy: "The message has the store's own words.",
+  },
+  "SLU-3105": {
+    title: "No such bucket",
+    meaning: "The bucket in the store's URL doesn't exist, or not at this endpoint. Sluice doesn't create buckets.",
+    normal: "Never.",
+    remedy: "Create the bucket, or correct the URL, the endpoint or the region.",
   },
   "SLU-3404": {
     title: "No such object",
