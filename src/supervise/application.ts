@@ -72,7 +72,7 @@ export class Application {
     const { log, stopLimitMs } = this.#options;
     this.forward(name);
     if (this.#stopSignal !== undefined) return;
-    log.info({ signal: name, commands: this.#running.size }, "stopping the application");
+    if (this.#running.size > 0) log.info({ signal: name, commands: this.#running.size }, "stopping the application");
     this.#stopSignal = name;
     this.#stopEndsMs = Date.now() + stopLimitMs;
     this.#killTimer = setTimeout(() => {
