@@ -66,7 +66,7 @@ function errorsPage(): string {
 
 function jsonSchema(): Schema & { readonly title?: string } {
   const schema = z.toJSONSchema(configSchema, { io: "input" }) as Schema;
-  return { ...schema, title: "sluice.yml" } as Schema;
+  return { ...schema, title: "sluice.yml" };
 }
 
 const INTRODUCTION = `Sluice reads \`--config PATH\`, or the file that \`SLUICE_CONFIG\` names, or \`./sluice.yml\`, or \`/etc/sluice.yml\`. Everything has a
@@ -127,12 +127,10 @@ function storeOf(root: Schema): Schema {
 
 function table(properties: readonly (readonly [string, Schema])[], defaults: unknown): string[] {
   const rows = properties.map(([name, schema]) => {
-    const value = (defaults as Record<string, unknown> | undefined)?.[name];
+    const value = (defaults as Readonly<Record<string, string | number | boolean | undefined>> | undefined)?.[name];
     const hidden =
       objectOf(schema) !== undefined || value === undefined || name === "path" || name === "cmd" || name === "store";
-    const shown = hidden
-      ? ""
-      : code(schema.format === "duration" ? formatDuration(value as number) : String(value as string));
+    const shown = hidden ? "" : code(schema.format === "duration" ? formatDuration(Number(value)) : String(value));
     return [code(name), typeOf(schema), shown, schema.description ?? ""];
   });
   return markdownTable(["key", "value", "default", "meaning"], rows);

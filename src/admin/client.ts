@@ -1,33 +1,48 @@
-import { request } from "node:http";
-import { text } from "node:stream/consumers";
-import type { ErrorCode } from "../errors/codes.ts";
+import { once } from "node:events";
+import { request, type IncomingMessage } from "node:http";
+import { json } from "node:stream/consumers";
+import { codes, type ErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
-import { readOwner } from "./owner.ts";
+import { readOwner, type Owner } from "./owner.ts";
+
+/** A process that is alive answers a question about its status at once. */
+const ANSWER_LIMIT_MS = 10_000;
+
+export interface Question {
+  readonly method: "GET" | "POST";
+  readonly path: string;
+  readonly body?: unknown;
+  /** How long the answer may take; a little more than what was asked to be waited for. */
+  readonly limitMs?: number;
+}
 
 /**
- * Asks the process that looks after `db`, over its control socket. Throws SLU-1004 when there's none, and the
- * process's own errors.
+ * Asks the process that looks after `db`, over its control socket. Rejects with SLU-1004 when there's none or it
+ * doesn't answer, and with the process's own errors.
  */
-export async function ask<T>(db: string, method: "GET" | "POST", path: string, body?: unknown): Promise<T> {
+export async function ask<T>(db: string, question: Question): Promise<T> {
   const owner = readOwner(db);
   if (owner === undefined) throw new SluiceError("SLU-1004", `nobody looks after ${db} on this machine`);
-  const { promise, resolve, reject } = Promise.withResolvers<T>();
-  const call = request(
-    { socketPath: owner.socket, path, method, headers: { "content-type": "application/json" } },
-    (response) => {
-      text(response)
-        .then((answer) => {
-          const parsed = JSON.parse(answer) as T & { code?: ErrorCode; error?: string; hint?: string };
-          if (response.statusCode === 200) return resolve(parsed);
-          const { code = "SLU-1000", error = answer, hint } = parsed;
-          throw new SluiceError(code, error, hint === undefined ? {} : { hint });
-        })
-        .catch(reject);
-    },
-  );
-  call.on("error", (cause) => {
-    reject(new SluiceError("SLU-1004", `process ${owner.pid}, which looks after ${db}, doesn't answer`, { cause }));
+  const { status, body } = await call(owner, question).catch((cause: unknown) => {
+    throw new SluiceError("SLU-1004", `process ${owner.pid}, which looks after ${db}, doesn't answer`, { cause });
   });
-  call.end(body === undefined ? undefined : JSON.stringify(body));
-  return promise;
+  if (status === 200) return body as T;
+  const { code, error, hint } = body as { code?: string; error?: string; hint?: string };
+  const message = error ?? `process ${owner.pid} answered with status ${status}`;
+  if (code === undefined || !(code in codes)) throw new Error(message);
+  throw new SluiceError(code as ErrorCode, message, hint === undefined ? {} : { hint });
+}
+
+async function call(owner: Owner, question: Question): Promise<{ readonly status: number; readonly body: unknown }> {
+  const { method, path, body, limitMs = ANSWER_LIMIT_MS } = question;
+  const sent = request({
+    socketPath: owner.socket,
+    path,
+    method,
+    headers: { "content-type": "application/json" },
+    signal: AbortSignal.timeout(limitMs),
+  });
+  sent.end(body === undefined ? undefined : JSON.stringify(body));
+  const [response] = (await once(sent, "response")) as [IncomingMessage];
+  return { status: response.statusCode ?? 0, body: await json(response) };
 }

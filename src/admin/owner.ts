@@ -1,4 +1,13 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { stateDirOf } from "../database/database.ts";
@@ -11,21 +20,40 @@ export interface Owner {
   readonly socket: string;
 }
 
-/** A path for this process's control socket; short, because a socket's name has room for 107 bytes only. */
+/**
+ * A path for this process's control socket; short, because a socket's name has room for 107 bytes only. Sockets of
+ * processes that were killed are removed.
+ */
 export function socketPath(): string {
-  const dir = path.join(os.tmpdir(), `sluice-${process.getuid?.() ?? 0}`);
-  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const dir = socketFolder();
+  for (const name of readdirSync(dir)) {
+    const [, pid, startTime] = /^(\d+)-(\d+)\.sock$/.exec(name) ?? [];
+    if (pid !== undefined && startTimeOf(Number(pid)) !== startTime) rmSync(path.join(dir, name), { force: true });
+  }
   return path.join(dir, `${process.pid}-${startTimeOf(process.pid)}.sock`);
 }
 
-/** Notes this process as the one that looks after a database. */
-export function writeOwner(file: string, socket: string): void {
+/** In a directory that all can write to, a folder that was there before is believed only when it's this user's alone. */
+function socketFolder(): string {
+  const uid = process.getuid?.() ?? 0;
+  const dir = path.join(os.tmpdir(), `sluice-${uid}`);
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const found = lstatSync(dir);
+  const isOurs = found.isDirectory() && found.uid === uid && (found.mode & 0o077) === 0;
+  return isOurs ? dir : mkdtempSync(`${dir}-`);
+}
+
+/** Notes this process as the one that looks after a database, unless another one that is alive does. */
+export function writeOwner(file: string, socket: string): boolean {
+  const other = readOwner(file);
+  if (other !== undefined && other.pid !== process.pid) return false;
   const dir = stateDirOf(file);
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const owner: Owner = { pid: process.pid, startTime: startTimeOf(process.pid) ?? "", socket };
   const target = path.join(dir, "owner.json");
   writeFileSync(`${target}.tmp`, JSON.stringify(owner), { mode: 0o600 });
   renameSync(`${target}.tmp`, target);
+  return true;
 }
 
 /** The living process that looks after a database; undefined when there's none, or it has ended. */

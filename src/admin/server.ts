@@ -1,17 +1,29 @@
 import { timingSafeEqual, createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { json } from "node:stream/consumers";
 import type { Node } from "../cluster/node.ts";
 import type { ListenAddress } from "../config/config.ts";
 import { isLoopback } from "../config/resolve.ts";
+import { parseDuration } from "../config/units.ts";
+import type { ErrorCode } from "../errors/codes.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { formatPosition } from "../ltx/position.ts";
 import type { Metrics } from "../observe/metrics.ts";
 
 const SYNC_LIMIT_MS = 30_000;
+/** A longer wait is asked for again; nothing that hangs is kept for ever. */
+const SYNC_LONGEST_MS = 24 * 60 * 60_000;
+const BODY_BYTES_MAX = 64 * 1024;
+/** Shows a connection whose client is gone. */
+const EVENTS_ALIVE_MS = 15_000;
+const CONNECTIONS_MAX = 256;
 /** An event that a slow listener doesn't take is dropped beyond this; the stream then ends. */
 const EVENT_BUFFER_BYTES = 1024 * 1024;
+
+/** `open`: everything. `guarded`: with the secret. `metrics`: `/metrics` alone. `/healthz` is for everybody. */
+type Access = "open" | "guarded" | "metrics";
+
+const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = { "SLU-1000": 400, "SLU-1003": 404, "SLU-1006": 504 };
 
 export interface AdminOptions {
   readonly node: Node;
@@ -36,15 +48,20 @@ export class AdminServer {
   async listenOnSocket(path: string): Promise<void> {
     const before = process.umask(0o077);
     try {
-      await this.#listen({ path }, path, false);
+      await this.#listen({ path }, path, "open");
     } finally {
       process.umask(before);
     }
   }
 
-  /** Serves on a TCP address. Throws SLU-1005. */
-  async listen({ host, port }: ListenAddress): Promise<void> {
-    await this.#listen({ host, port }, `${host}:${port}`, !isLoopback(host));
+  /** Serves on a TCP address; returns the port. Throws SLU-1005. */
+  async listen({ host, port }: ListenAddress): Promise<number> {
+    return this.#listen({ host, port }, `${host}:${port}`, isLoopback(host) ? "open" : "guarded");
+  }
+
+  /** Serves nothing but `/metrics` and `/healthz`, to everybody. Throws SLU-1005. */
+  async listenForMetrics({ host, port }: ListenAddress): Promise<number> {
+    return this.#listen({ host, port }, `${host}:${port}`, "metrics");
   }
 
   async close(): Promise<void> {
@@ -56,8 +73,9 @@ export class AdminServer {
     }
   }
 
-  async #listen(at: { path: string } | ListenAddress, name: string, guarded: boolean): Promise<void> {
-    const server = createServer((request, response) => void this.#serve(request, response, guarded));
+  async #listen(at: { path: string } | ListenAddress, name: string, access: Access): Promise<number> {
+    const server = createServer((request, response) => void this.#serve(request, response, access));
+    server.maxConnections = CONNECTIONS_MAX;
     server.listen(at);
     try {
       await once(server, "listening");
@@ -66,32 +84,41 @@ export class AdminServer {
     }
     server.unref();
     this.#servers.push(server);
+    const address = server.address();
+    return typeof address === "object" && address !== null ? address.port : 0;
   }
 
-  async #serve(request: IncomingMessage, response: ServerResponse, guarded: boolean): Promise<void> {
+  async #serve(request: IncomingMessage, response: ServerResponse, access: Access): Promise<void> {
     try {
-      const url = new URL(request.url ?? "/", "http://sluice");
-      if (guarded && url.pathname !== "/healthz" && !this.#isAllowed(request)) {
+      const { pathname } = new URL(request.url ?? "/", "http://sluice");
+      const allowed = access === "open" || (access === "guarded" && this.#isAllowed(request));
+      if (pathname === "/healthz") return this.#health(response, allowed);
+      if (access === "guarded" && !allowed) {
         response.setHeader("www-authenticate", "Bearer");
         return answer(response, 401, { error: "the cluster secret is required" });
       }
-      await this.#route(`${request.method} ${url.pathname}`, request, response);
+      if (access === "metrics" && pathname !== "/metrics")
+        return answer(response, 404, { error: "only /metrics is here" });
+      await this.#route(`${request.method} ${pathname}`, request, response);
     } catch (error) {
       if (response.headersSent) return void response.destroy();
       const known = isSluiceError(error);
-      const status = known && error.code === "SLU-1003" ? 404 : known && error.code === "SLU-1006" ? 504 : 500;
       const { message } = error as Error;
-      answer(response, status, known ? { code: error.code, error: message, hint: error.hint } : { error: message });
+      const body = known ? { code: error.code, error: message, hint: error.hint } : { error: message };
+      answer(response, known ? (STATUS[error.code] ?? 500) : 500, body);
     }
+  }
+
+  /** Which databases have failed is said only to those who may know their names. */
+  #health(response: ServerResponse, allowed: boolean): void {
+    const failed = this.#options.node.databases.filter(({ state }) => state === "failed").map(({ path }) => path);
+    const ok = failed.length === 0;
+    answer(response, ok ? 200 : 503, allowed ? { ok, failed } : { ok });
   }
 
   async #route(what: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { node, metrics } = this.#options;
     switch (what) {
-      case "GET /healthz": {
-        const failed = node.databases.filter(({ state }) => state === "failed").map(({ path }) => path);
-        return answer(response, failed.length === 0 ? 200 : 503, { ok: failed.length === 0, failed });
-      }
       case "GET /v1/status":
         return answer(response, 200, node.status);
       case "GET /metrics": {
@@ -110,11 +137,7 @@ export class AdminServer {
   }
 
   async #sync(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const body = ((await json(request).catch(() => undefined)) ?? {}) as Record<string, unknown>;
-    const { db, wait = "store", timeoutMs = SYNC_LIMIT_MS } = body;
-    const valid = typeof db === "string" && (wait === "local" || wait === "store") && typeof timeoutMs === "number";
-    if (!valid)
-      return answer(response, 400, { error: 'expected {"db": PATH, "wait": "local" | "store", "timeoutMs": N}' });
+    const { db, wait, timeoutMs } = parseSync(await readJson(request));
     const signal = AbortSignal.timeout(timeoutMs);
     const gone = new AbortController();
     response.on("close", () => gone.abort());
@@ -138,13 +161,49 @@ export class AdminServer {
       response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
     };
     node.on("event", listener);
-    response.on("close", () => node.off("event", listener));
+    const alive = setInterval(() => response.write(": alive\n\n"), EVENTS_ALIVE_MS);
+    alive.unref();
+    response.on("close", () => {
+      node.off("event", listener);
+      clearInterval(alive);
+    });
   }
 
   #isAllowed(request: IncomingMessage): boolean {
     const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
     const { secret } = this.#options;
     return secret !== undefined && timingSafeEqual(digest(given), digest(secret));
+  }
+}
+
+/** The body of `POST /v1/sync`. Throws SLU-1000. */
+function parseSync(body: unknown): {
+  readonly db: string;
+  readonly wait: "local" | "store";
+  readonly timeoutMs: number;
+} {
+  const { db, wait = "store", timeout, timeoutMs = SYNC_LIMIT_MS } = (body ?? {}) as Record<string, unknown>;
+  const limitMs = timeout === undefined ? timeoutMs : typeof timeout === "string" ? parseDuration(timeout) : undefined;
+  const valid = typeof limitMs === "number" && limitMs >= 0 && limitMs <= SYNC_LONGEST_MS;
+  if (typeof db === "string" && (wait === "local" || wait === "store") && valid)
+    return { db, wait, timeoutMs: limitMs };
+  throw new SluiceError("SLU-1000", "the body is no sync", {
+    hint: 'Expected {"db": "/path", "wait": "local" | "store", "timeout": "30s"}, at most 24h.',
+  });
+}
+
+/** Throws SLU-1000 for a body that is too long or no JSON. */
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  let text = "";
+  request.setEncoding("utf8");
+  for await (const chunk of request) {
+    text += chunk as string;
+    if (text.length > BODY_BYTES_MAX) throw new SluiceError("SLU-1000", "the body is too long");
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new SluiceError("SLU-1000", "the body is no JSON", { cause });
   }
 }
 

@@ -41,12 +41,20 @@ Examples:
   $ sluice status app.db`,
   );
 
-const args = process.argv.slice(2);
-const named = COMMANDS.find(([name]) => name === args.find((arg) => !arg.startsWith("-")));
+// `sluice ltx … | head`: the reader has seen enough.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+
+const given = process.argv.slice(2);
+const [first, second] = given.filter((arg) => !arg.startsWith("-"));
+const named = first === "help" ? second : first;
 for (const [name, summary] of COMMANDS) {
-  const loaded = name === named?.[0] ? await LOADERS[name]!() : undefined;
+  const loaded = name === named ? await LOADERS[name]!() : undefined;
   program.addCommand(loaded?.command() ?? new Command(name).description(summary));
 }
+const args = withDoubleDashes(
+  given,
+  program.commands.find((command) => command.name() === named),
+);
 program.exitOverride();
 for (const command of program.commands) {
   command.exitOverride();
@@ -58,4 +66,14 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
   else process.exitCode = fail(error, args.includes("--json"));
+}
+
+/** Litestream writes `-if-db-not-exists` with one dash: what the command knows with two is understood with one, too. */
+function withDoubleDashes(words: readonly string[], command: Command | undefined): string[] {
+  const known = new Set(command?.options.map(({ long }) => long));
+  const end = words.indexOf("--");
+  return words.map((word, i) => {
+    const before = end < 0 || i < end;
+    return before && /^-[a-z][a-z-]+(?:=|$)/.test(word) && known.has(`-${word.split("=")[0]}`) ? `-${word}` : word;
+  });
 }

@@ -1,4 +1,17 @@
+import type { ErrorCode } from "../errors/codes.ts";
 import { isSluiceError } from "../errors/error.ts";
+
+/** Errors of the command line and the configuration, for which the exit status is 2. */
+const WRONG_USAGE: ReadonlySet<ErrorCode> = new Set([
+  "SLU-1000",
+  "SLU-1001",
+  "SLU-1002",
+  "SLU-1003",
+  "SLU-1007",
+  "SLU-3001",
+  "SLU-3002",
+  "SLU-6003",
+]);
 
 /** Prints an error as people or, with `json`, as programs read it; returns the exit status. */
 export function fail(error: unknown, json: boolean): 1 | 2 {
@@ -14,7 +27,7 @@ export function fail(error: unknown, json: boolean): 1 | 2 {
     // Not one of the catalogue: a bug, whose place matters.
     console.error(error);
   }
-  return known && ["SLU-1000", "SLU-1001", "SLU-1002", "SLU-1003", "SLU-3001", "SLU-3002"].includes(error.code) ? 2 : 1;
+  return known && WRONG_USAGE.has(error.code) ? 2 : 1;
 }
 
 /** Columns of text under a header, as wide as they need to be. */

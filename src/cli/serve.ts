@@ -25,18 +25,19 @@ export function serve(
   const admin = new AdminServer({ node, metrics, secret: config.secret });
   const socket = socketPath();
   const owned = new Set<string>();
+  // Before a database is opened, and again when it is: the process that had it until then may have ended meanwhile.
   const own = (): void => {
-    for (const db of node.paths) {
-      if (owned.has(db)) continue;
-      owned.add(db);
-      writeOwner(db, socket);
-    }
+    for (const db of node.paths) if (!owned.has(db) && writeOwner(db, socket)) owned.add(db);
   };
   const runNode: RunNode = {
     async start(stopping) {
       await admin.listenOnSocket(socket);
       if (config.node.listen !== undefined) await admin.listen(config.node.listen);
+      if (config.metricsListen !== undefined) await admin.listenForMetrics(config.metricsListen);
       node.on("databases", own);
+      node.on("event", ({ type }) => {
+        if (type === "state") own();
+      });
       await node.start(stopping);
     },
     async stop() {

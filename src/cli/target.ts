@@ -1,10 +1,10 @@
 import path from "node:path";
 import { InvalidArgumentError, Option } from "commander";
-import type { Config, DbConfig, StoreConfig } from "../config/config.ts";
+import type { Config, DbConfig } from "../config/config.ts";
 import { findConfig, loadConfig } from "../config/load.ts";
 import { configFor } from "../config/resolve.ts";
 import { parseDuration } from "../config/units.ts";
-import { SluiceError } from "../errors/error.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { openStore } from "../store/open.ts";
 import type { ObjectStore } from "../store/store.ts";
 
@@ -35,15 +35,27 @@ export function lone(db: string, store: string): Config {
 export async function findTarget(given: string, file: string | undefined): Promise<Target> {
   if (given.includes("://")) return { store: await openStore(given), prefix: "", db: undefined };
   const db = path.resolve(given);
-  for (const entry of readConfig(file).dbs) {
-    const prefix = prefixIn(entry, db);
-    if (prefix !== undefined) return { store: await open(entry.store), prefix, db };
-  }
+  for (const entry of configWith(given, file).dbs)
+    if (prefixIn(entry, db) !== undefined) return { ...(await openLogOf(entry, db)), db };
   throw new SluiceError("SLU-1003", `${given} is not in the configuration`);
 }
 
-function open({ url, settings }: StoreConfig): Promise<ObjectStore> {
-  return openStore(url, settings);
+/** The configuration in which a database is looked up; without any, its store must be named. */
+function configWith(given: string, file: string | undefined): Config {
+  try {
+    return readConfig(file);
+  } catch (error) {
+    if (!isSluiceError(error, "SLU-1001") || file !== undefined) throw error;
+    throw new SluiceError("SLU-1001", `${error.message}, so nothing says where the log of ${given} is`, {
+      hint: "Name the store's URL in place of the database, or write a sluice.yml.",
+      cause: error,
+    });
+  }
+}
+
+/** The log of one database of a configuration's entry. */
+export async function openLogOf(entry: DbConfig, db: string): Promise<{ store: ObjectStore; prefix: string }> {
+  return { store: await openStore(entry.store.url, entry.store.settings), prefix: prefixIn(entry, db) ?? "" };
 }
 
 /** The folder of a database's log in its entry's store; undefined when the entry isn't about it. */

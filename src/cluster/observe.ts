@@ -4,6 +4,7 @@ import type { Logger } from "../observe/log.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
 import type { NodeEvent } from "./status.ts";
+import { verifiedAtMs } from "./verified.ts";
 
 export interface Observers {
   readonly log: Logger;
@@ -114,6 +115,8 @@ export function updateGauges(metrics: Metrics, databases: Iterable<ProtectedData
     const labels = { db };
     metrics.failed.set(labels, state === "failed" ? 1 : 0);
     metrics.databaseBytes.set(labels, status.sizeBytes ?? 0);
+    const verified = verifiedAtMs(db);
+    if (verified !== undefined) metrics.verifiedAge.set(labels, (Date.now() - verified) / 1000);
     if (database === undefined) continue;
     metrics.walBytes.set(labels, database.walBytes);
     metrics.position.set(labels, seqOf(database.position));

@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { codes } from "../errors/codes.ts";
 
 /** Seconds, from a fsync to a slow upload. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -8,6 +9,9 @@ export class Metrics {
   readonly registry = new Registry();
   readonly #db = ["db"] as const;
 
+  readonly residentBytes = this.#processGauge("sluice_resident_bytes", "Resident memory of this process");
+  readonly cpuSeconds = this.#processGauge("sluice_cpu_seconds", "Processor time that this process has used");
+  readonly startTime = this.#processGauge("sluice_start_time_seconds", "When this process started, since 1970");
   readonly databaseBytes = this.#gauge("sluice_database_bytes", "Size of the database file");
   readonly walBytes = this.#gauge("sluice_wal_bytes", "Length of the WAL up to its last commit");
   readonly position = this.#gauge("sluice_position_seq", "Number of the last captured commit in its epoch");
@@ -17,6 +21,10 @@ export class Metrics {
   readonly storeLag = this.#gauge(
     "sluice_store_lag_seconds",
     "For how long the oldest commit that isn't in the store has been waiting; 0 when everything is",
+  );
+  readonly verifiedAge = this.#gauge(
+    "sluice_last_verified_restore_age_seconds",
+    "Time since `sluice verify` last restored the database without a fault; absent before the first time",
   );
   readonly frozenBatches = this.#gauge("sluice_frozen_batches", "Sealed batches that are not confirmed");
   readonly unbackfilledFrames = this.#gauge(
@@ -54,6 +62,10 @@ export class Metrics {
 
   /** The text of `GET /metrics`. */
   async text(): Promise<string> {
+    const { user, system } = process.cpuUsage();
+    this.residentBytes.set(process.memoryUsage.rss());
+    this.cpuSeconds.set((user + system) / 1e6);
+    this.startTime.set(performance.timeOrigin / 1000);
     this.onCollect();
     return this.registry.metrics();
   }
@@ -64,11 +76,21 @@ export class Metrics {
 
   /** A database is gone: its series end. */
   forget(db: string): void {
-    for (const metric of this.registry.getMetricsAsArray()) (metric as unknown as Gauge).remove({ db });
+    for (const metric of this.registry.getMetricsAsArray()) {
+      const { labelNames } = metric as unknown as { readonly labelNames: readonly string[] };
+      if (labelNames.includes("code")) continue;
+      if (labelNames.includes("db")) (metric as unknown as Gauge).remove({ db });
+    }
+    for (const code of Object.keys(codes)) this.errors.remove({ db, code });
+    this.errors.remove({ db, code: "none" });
   }
 
   #gauge(name: string, help: string): Gauge {
     return new Gauge({ name, help, labelNames: ["db"], registers: [this.registry] });
+  }
+
+  #processGauge(name: string, help: string): Gauge {
+    return new Gauge({ name, help, registers: [this.registry] });
   }
 
   #counter(name: string, help: string, labelNames = ["db"]): Counter {

@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import { describeLog } from "../../log/describe.ts";
+import { describeLog, type DescribedFile } from "../../log/describe.ts";
 import { formatTxid } from "../../log/layout.ts";
 import { formatPosition } from "../../ltx/position.ts";
 import { formatBytes, table } from "../output.ts";
@@ -19,8 +19,12 @@ export function command(): Command {
     .addHelpText("after", "\nExamples:\n  $ sluice ltx app.db\n  $ sluice ltx --level all s3://bucket/app")
     .action(async (given: string, { level, config, json }: { level: string; config?: string; json?: boolean }) => {
       const { store, prefix } = await findTarget(given, config);
-      const files = await describeLog({ store, prefix }, level === "all" ? {} : { level: Number(level) });
-      await store.close();
+      let files: DescribedFile[];
+      try {
+        files = await describeLog({ store, prefix }, level === "all" ? {} : { level: Number(level) });
+      } finally {
+        await store.close();
+      }
       const rows = files.map((file) => ({
         level: file.level,
         min_txid: formatTxid(file.minTxid),

@@ -8,6 +8,7 @@ import { planRestore, restore, type RestoreOptions } from "../../log/restore.ts"
 import { formatPosition } from "../../ltx/position.ts";
 import { formatBytes } from "../output.ts";
 import { progressBar } from "../progress.ts";
+import { stopSignal } from "../stop-signal.ts";
 import { configOption, findTarget, jsonOption, parse, type Target } from "../target.ts";
 
 interface Flags {
@@ -39,7 +40,7 @@ export function command(): Command {
     .option("--dry-run", "only show what would be fetched")
     .option("--force", "replace a file that is there, once the new one is verified")
     .addOption(
-      new Option("--follow", "keep the file up to date until stopped").conflicts(["txid", "timestamp", "dryRun"]),
+      new Option("-f, --follow", "keep the file up to date until stopped").conflicts(["txid", "timestamp", "dryRun"]),
     )
     .option("--follow-interval <duration>", "how often to look", parse.duration, 1000)
     .addOption(
@@ -92,7 +93,9 @@ function optionsFor({ store, prefix }: Target, file: string, flags: Flags): Rest
 
 async function restoreOnce(target: Target, file: string, flags: Flags): Promise<void> {
   const bar = progressBar(!flags.json);
-  const restored = await restore({ ...optionsFor(target, file, flags), onProgress: bar.show }).finally(() => bar.end());
+  using stop = stopSignal();
+  const options = { ...optionsFor(target, file, flags), onProgress: bar.show, signal: stop.signal };
+  const restored = await restore(options).finally(() => bar.end());
   const { txid, position, timestampMs, sizeBytes, elapsedMs } = restored;
   report(flags, {
     restored: true,
@@ -117,8 +120,7 @@ async function showPlan(target: Target, flags: Flags): Promise<void> {
 }
 
 async function followUntilStopped(target: Target, file: string, flags: Flags): Promise<void> {
-  const stop = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => stop.abort());
+  using stop = stopSignal();
   await follow({
     ...optionsFor(target, file, flags),
     intervalMs: flags.followInterval ?? 1000,

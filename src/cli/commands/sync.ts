@@ -1,24 +1,35 @@
 import path from "node:path";
 import { Command, Option } from "commander";
 import { ask } from "../../admin/client.ts";
-import { jsonOption, parse } from "../target.ts";
+import { SluiceError } from "../../errors/error.ts";
+import { configOption, jsonOption, parse } from "../target.ts";
 
 interface Answer {
   readonly position: string;
   readonly tookMs: number;
 }
 
+/** What the way there and back may take beyond the wait itself. */
+const ANSWER_MS = 5_000;
+
 export function command(): Command {
   return new Command("sync")
     .description("Seals what is committed now and waits until it's durable: on this disk, or in the store.")
     .argument("<db>", "a database that a running Sluice looks after")
-    .addOption(new Option("--wait <where>", "local or store").choices(["local", "store"]).default("store"))
+    .addOption(new Option("--wait <where>", "local or store").choices(["local", "replica", "store"]).default("store"))
     .option("--timeout <duration>", "how long to wait", parse.duration, 30_000)
+    .addOption(configOption())
     .addOption(jsonOption())
     .addHelpText("after", "\nExamples:\n  $ sluice sync app.db\n  $ sluice sync --wait local --timeout 5s app.db")
     .action(async (db: string, { wait, timeout, json }: { wait: string; timeout: number; json?: boolean }) => {
+      if (wait === "replica")
+        throw new SluiceError("SLU-1007", "--wait replica: this version runs a single node", {
+          hint: "Wait for `store`.",
+        });
       const file = path.resolve(db);
-      const answer = await ask<Answer>(file, "POST", "/v1/sync", { db: file, wait, timeoutMs: timeout });
+      const body = { db: file, wait, timeoutMs: timeout };
+      const question = { method: "POST", path: "/v1/sync", body, limitMs: timeout + ANSWER_MS } as const;
+      const answer = await ask<Answer>(file, question);
       if (json) console.log(JSON.stringify(answer));
       else console.log(`${db}: ${answer.position} is durable (${wait}, ${answer.tookMs.toFixed(1)} ms)`);
     });

@@ -52,4 +52,10 @@ export const configCodes = {
     normal: "Never.",
     remedy: "Remove the keys named, or write `lease: { type: none }`.",
   },
+  "SLU-1008": {
+    title: "Stopped",
+    meaning: "A signal ended the command before it was done. A restore leaves its target as it was.",
+    normal: "After Ctrl-C.",
+    remedy: "Run it again; what was fetched is fetched anew.",
+  },
 } as const;
