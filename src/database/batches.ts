@@ -312,6 +312,7 @@ export class Batches {
       sealedTxid: name.txid,
       sealedPosition: name.position,
       sealedTimestampMs: name.timestampMs,
+      pageSize: this.#wal.pageSize,
       sealedSize: sealed.size,
       sealedChecksum: sealed.batch.checksum,
       place: place.frame === 0 ? undefined : place,

@@ -36,12 +36,6 @@ export class FrameList {
     this.#pages[this.#count++] = page;
   }
 
-  /** Forgets the frames above `frame`: they were read, but no commit ended them. */
-  truncate(frame: number): void {
-    if (frame < this.#base || frame > this.last) throw new RangeError(`cannot cut the list at frame ${frame}`);
-    this.#count = frame - this.#base;
-  }
-
   /** Forgets the frames up to `frame`: they are in the database file. */
   dropThrough(frame: number): void {
     if (frame <= this.#base) return;

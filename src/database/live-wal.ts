@@ -179,7 +179,7 @@ export class LiveWal {
     this.#wakeUp = new WakeUp(
       this.files.walPath,
       (isPoll) => this.#look(isPoll),
-      (isEvent) => this.#checkFiles(isEvent),
+      (all) => this.#checkFiles(all),
     );
     this.#wakeUp.wake();
   }

@@ -2,6 +2,7 @@
 export const POLL_MS = 240;
 /** Members that share one tick before the clock ticks more often: bounds the work of one tick. */
 const PER_TICK = 100;
+const CALM = 32;
 
 /**
  * One timer for the slow polls of all databases of the process (protocol section 3): with many databases each tick
@@ -24,6 +25,11 @@ class PollClock {
       if (at < this.#next) this.#next--;
       this.#schedule();
     };
+  }
+
+  /** So few members that a poll may look at everything. */
+  get isCalm(): boolean {
+    return this.#members.length <= CALM;
   }
 
   #schedule(): void {

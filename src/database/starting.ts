@@ -70,6 +70,10 @@ async function startOpened(
   onEvent: (event: DatabaseEvent) => void,
 ): Promise<Started | { readonly slots: readonly number[] }> {
   const { state } = file;
+  if (state !== undefined && state.pageSize !== 0 && state.pageSize !== opened.pageSize) {
+    const { path } = opened.files;
+    throw new SluiceError("SLU-2015", `${path} has pages of ${opened.pageSize} bytes, its log of ${state.pageSize}`);
+  }
   const untouched = state?.clean !== undefined && isSameMark(state.clean, opened.files.mark);
   const open = new OpenBatch(state?.sealedSize ?? 0);
   const queue = new WorkQueue();

@@ -18,6 +18,8 @@ export interface PersistedState {
   readonly sealedTxid: number;
   readonly sealedPosition: Position;
   readonly sealedTimestampMs: number;
+  /** Bytes a page; 0 where it is not known. */
+  readonly pageSize: number;
   /** Pages in the database, and its checksum. */
   readonly sealedSize: number;
   readonly sealedChecksum: bigint;
@@ -43,6 +45,7 @@ export const emptyState: PersistedState = {
   sealedTxid: 0,
   sealedPosition: NOTHING,
   sealedTimestampMs: 0,
+  pageSize: 0,
   sealedSize: 0,
   sealedChecksum: 0n,
   place: undefined,

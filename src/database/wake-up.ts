@@ -41,7 +41,7 @@ const CALM_AFTER = 12;
 export class WakeUp {
   readonly #walPath: string;
   readonly #look: (isPoll: boolean) => Activity;
-  readonly #check: (isEvent: boolean) => void;
+  readonly #check: (all: boolean) => void;
   readonly #leave: () => void;
   #watcher: FSWatcher | undefined;
   #fallback: NodeJS.Timeout | undefined;
@@ -53,10 +53,10 @@ export class WakeUp {
   #closed = false;
 
   /**
-   * Neither function may throw. `check` runs before each look of the slow poll, and (`isEvent`) when the WAL was moved or
-   * deleted: are the files still the ones that were opened?
+   * Neither function may throw. `check` runs before each look of the slow poll, and when the WAL was moved or deleted: are
+   * the files still the ones that were opened? `all`: each of them; else it may look at one after the other.
    */
-  constructor(walPath: string, look: (isPoll: boolean) => Activity, check: (isEvent: boolean) => void) {
+  constructor(walPath: string, look: (isPoll: boolean) => Activity, check: (all: boolean) => void) {
     this.#walPath = walPath;
     this.#look = look;
     this.#check = check;
@@ -116,7 +116,7 @@ export class WakeUp {
   }
 
   #poll(): void {
-    this.#check(false);
+    this.#check(pollClock.isCalm);
     if (this.#closed) return;
     if (!this.#busy) this.#arm();
     if (this.#timer === undefined && this.#immediate === undefined) this.#run(true);

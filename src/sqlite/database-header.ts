@@ -2,7 +2,7 @@
  * The first 100 bytes of a database file (SQLite's "Database File Format", section 1.3). Sluice reads them to learn
  * what kind of file it has; the size of a WAL database comes from the wal-index, never from here.
  */
-export const DATABASE_HEADER_BYTES = 100;
+const DATABASE_HEADER_BYTES = 100;
 
 /** Byte offset of the lock page: the page that contains it never holds content (`PENDING_BYTE` of os.h). */
 export const PENDING_BYTE = 0x40000000;

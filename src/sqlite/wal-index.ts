@@ -59,10 +59,6 @@ export class WalIndexImage {
     return this.words[OFFSET_BACKFILL / 4]! >>> 0;
   }
 
-  get backfillAttempted(): number {
-    return this.words[OFFSET_BACKFILL_ATTEMPTED / 4]! >>> 0;
-  }
-
   /** `aReadMark[i]`. */
   mark(i: number): number {
     return this.words[OFFSET_MARKS / 4 + i]! >>> 0;

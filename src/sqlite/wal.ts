@@ -20,7 +20,6 @@ export interface WalHeader {
   /** The 8 salt bytes as two words in the machine's byte order, as the wal-index holds them. */
   readonly salt1: number;
   readonly salt2: number;
-  readonly checkpointSequence: number;
   /** The header's own checksum, with which that of the first frame begins. */
   readonly sum1: number;
   readonly sum2: number;
@@ -98,7 +97,6 @@ export function parseWalHeader(words: Int32Array): WalHeader | undefined {
     bigEndian,
     salt1: words[4]!,
     salt2: words[5]!,
-    checkpointSequence: bigEndianWord(words, 3) >>> 0,
     sum1: sum.s1,
     sum2: sum.s2,
   };

@@ -212,6 +212,38 @@ test("commits that a power loss took from the WAL are put back from the local ba
   await expectEqual(next);
 });
 
+test("a file with another page size in its place is refused, and neither the log nor the file is touched", async () => {
+  const log = await begin();
+  await runPythonBeside(path, rows(2));
+  await end(log);
+  rmSync(path);
+  runPython(
+    path,
+    `db.execute("pragma page_size=1024"); db.execute("pragma journal_mode=wal"); db.execute("create table u(a)")`,
+  );
+  await expect(Database.open(path)).rejects.toMatchObject({ code: "SLU-2015" });
+  expect(
+    runPython(
+      path,
+      "print(db.execute('pragma locking_mode=exclusive').fetchone(), db.execute('select * from u').fetchall())",
+    ),
+  ).toMatch(/\[\]/);
+});
+
+test("another database of the same page size in its place is taken for a change of every page that differs", async () => {
+  const log = await begin();
+  await runPythonBeside(path, rows(20));
+  await end(log);
+  rmSync(path);
+  runPython(
+    path,
+    `db.execute("pragma journal_mode=wal"); db.execute("create table u(a)")\nfor i in range(5): db.execute("insert into u values(randomblob(5000))")`,
+  );
+  const next = await begin(log.pages);
+  expect(next.events[0]).toMatchObject({ how: "changed" });
+  await expectEqual(next);
+});
+
 test("a claim that was refused puts its pages back, and commits made meanwhile get their names after it", async () => {
   const log = await MemoryLog.open(path);
   logs.push(log);

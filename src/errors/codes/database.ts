@@ -106,4 +106,12 @@ export const databaseCodes = {
     remedy:
       "Move the `.NAME-sluice` directory away and start with `--adopt`: the log is restored, and the file that is there now goes to the quarantine.",
   },
+  "SLU-2015": {
+    title: "The database has another page size than its log",
+    meaning:
+      "The file was replaced by one with another page size. One log holds pages of one size only, so Sluice did not touch the log or the file.",
+    normal: "When you moved in a database that was made with another page_size.",
+    remedy:
+      "Set the page size to that of the log (`PRAGMA journal_mode=delete; PRAGMA page_size=…; VACUUM`), or give the database a new, empty store path and delete its state directory.",
+  },
 } as const;
