@@ -47,6 +47,7 @@ export class WakeUp {
   #fallback: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
   #immediate: NodeJS.Immediate | undefined;
+  #lookedAtMs = 0;
   #idleLooks = 0;
   #hits = 0;
   #busy = false;
@@ -95,9 +96,10 @@ export class WakeUp {
       const watcher = watch(this.#walPath, (event) => {
         if (event === "rename") this.#check(true);
         if (this.#closed) return;
-        // While a timer is set the next look is near; the event only starts the ladder anew.
         this.#idleLooks = 0;
-        if (this.#timer === undefined && this.#immediate === undefined) this.#run();
+        // A look this short a while ago is followed by another one soon enough; a later step of the ladder is not.
+        const isRecent = performance.now() - this.#lookedAtMs < LADDER_MS[0] && this.#timer !== undefined;
+        if (!isRecent && this.#immediate === undefined) this.#run();
       });
       watcher.on("error", () => this.#disarm());
       this.#watcher = watcher;
@@ -125,6 +127,7 @@ export class WakeUp {
   #run(isPoll = false): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#lookedAtMs = performance.now();
     const activity = this.#look(isPoll);
     if (this.#closed) return;
     if (activity === "more") {
