@@ -124,6 +124,25 @@ test("a lone writer without a busy timeout hardly ever meets the restart's lock"
   await expectReplay(replay);
 });
 
+test("after a restart of the WAL: one connection spills and rolls back, another commits with salts of its own", async () => {
+  const replay = await open({ backfillFrames: 20, restartBytes: 100_000 });
+  const keeper = startPython(path, `print("up"); sys.stdin.readline()`);
+  apps.push(keeper);
+  for (let i = 0; i < 30 && replay.restarts === 0; i++) await runPythonBeside(path, rows(20));
+  await until(() => replay.restarts > 0, "a restart");
+  const { restarts } = replay;
+  await runPythonBeside(
+    path,
+    `db.execute("pragma cache_size=5"); db.execute("begin immediate")\n${rows(100)}db.execute("rollback")`,
+  );
+  const before = replay.commits;
+  await runPythonBeside(path, rows(3));
+  replay.wal.captureNow();
+  expect(replay.commits).toBe(before + 3);
+  expect(replay.restarts).toBe(restarts);
+  await expectReplay(replay);
+});
+
 test("a WAL that one transaction made huge is cut again", async () => {
   const replay = await open({ backfillFrames: 50, restartBytes: 400_000, hardBytes: 1e9 });
   await runPythonBeside(path, `db.execute("begin")\n${rows(20_000, 1000)}db.execute("commit")`);

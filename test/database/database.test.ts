@@ -1,9 +1,10 @@
 import { existsSync, readFileSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Database } from "../../src/database/database.ts";
+import { readLocal } from "../../src/database/local-batches.ts";
 import { StateFile } from "../../src/database/state.ts";
 import { position } from "../../src/ltx/position.ts";
-import { type RunningApp, runApp, runPython, runPythonBeside, scratch, startApp, until } from "./apps.ts";
+import { type RunningApp, runApp, runPython, runPythonBeside, scratch, startApp, startPython, until } from "./apps.ts";
 import { MemoryLog } from "./logged.ts";
 
 let dir: ReturnType<typeof scratch>;
@@ -182,6 +183,58 @@ test.each([
   await next.takeOver();
   expect(next.records[0]!.position).toBeGreaterThan(position(1, 6));
   await expectEqual(next);
+});
+
+test("a WAL whose end was lost and written anew under the same salts is not taken for what was sealed", async () => {
+  const log = await begin();
+  // Somebody keeps it open, so that the WAL stays what it is.
+  await runPythonBeside(path, rows(5));
+  const kept = ["", "-wal"].map((end) => readFileSync(path + end));
+  await runPythonBeside(path, rows(5));
+  await log.flush();
+  await log.database.close({ merge: false });
+  for (const end of ["-wal", "-shm"]) rmSync(path + end, { force: true });
+  ["", "-wal"].forEach((end, i) => writeFileSync(path + end, kept[i]!));
+  const app = startPython(path, `${rows(5)}print("ready"); sys.stdin.readline()`);
+  apps.push(app);
+  await until(() => readFileSync(`${path}-wal`).length > kept[1]!.length + 20_000, "the new commits");
+  const next = await begin(log.pages);
+  expect(next.events[0]).toMatchObject({ how: "changed" });
+  app.kill();
+  await app.ended;
+  await expectEqual(next);
+});
+
+test("a database that grows past 1 GiB: the lock page is in no batch, and reads as zeros", async () => {
+  // The file is sparse: its header says that it has 16,380 pages of 64 KiB, of which all but a few are empty.
+  rmSync(path);
+  const sparse = `${path}.new`;
+  runPython(sparse, `db.execute("pragma page_size=65536"); db.execute("create table t(a)")`);
+  const bytes = readFileSync(sparse);
+  bytes.writeUInt32BE(16_380, 28);
+  writeFileSync(path, bytes);
+  truncateSync(path, 16_380 * 65_536);
+  const log = await MemoryLog.open(path);
+  logs.push(log);
+  log.confirming = false;
+  await runPythonBeside(path, rows(20, 60_000));
+  log.database.captureNow();
+  expect(log.database.pageCount).toBeGreaterThan(16_390);
+  await log.database.bindLog({ logId: "log", nodeId: "node" });
+  const batch = await log.database.freezeTakeover({ txid: 1, writer: 3n, minTimestampMs: 0 });
+  await log.database.confirm(1);
+  await log.database.begin(1, 3n);
+  const pages: number[] = [];
+  await readLocal(log.database.stateDir, batch.txid, { page: (pgno) => void (pgno > 16_370 && pages.push(pgno)) });
+  expect(pages).toContain(16_384);
+  expect(pages).not.toContain(16_385);
+  expect(pages).toContain(16_386);
+  const snapshot = await log.database.snapshot();
+  const three = Buffer.alloc(3 * 65_536, 1);
+  await snapshot.read(16_384, three);
+  expect(three.subarray(65_536, 131_072).every((byte) => byte === 0)).toBe(true);
+  expect(three.subarray(131_072).some((byte) => byte !== 0)).toBe(true);
+  snapshot.release();
 });
 
 test("commits that a power loss took from the WAL are put back from the local batches", async () => {

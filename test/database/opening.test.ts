@@ -164,6 +164,21 @@ except Exception as e: print(e)`,
   expect(uri("nolock=1")).toMatch(/unable to open/);
 });
 
+test("a WAL that the application has merged to its end is read all the same, and not restarted by its next commit", async () => {
+  const app = await ready(
+    CREATE +
+      `\nfor i in range(10): db.execute("insert into t values(2)")\ndb.execute("pragma wal_checkpoint(full)").fetchall()`,
+  );
+  const replay = await open();
+  const { frame } = replay.wal.capture;
+  expect(frame).toBeGreaterThan(10);
+  expect(replay.wal.backfill.backfilled).toBe(frame);
+  await runPythonBeside(path, `db.execute("insert into t values(3)")`);
+  await until(() => replay.wal.capture.frame > frame, "the commit behind the old frames");
+  expect(replay.losses).toEqual([]);
+  app.kill();
+});
+
 test("the application's checkpoints get busy at once and change nothing; the last close leaves the WAL", async () => {
   runPython(path, CREATE);
   const replay = await open();
