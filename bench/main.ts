@@ -3,18 +3,18 @@
  *
  * usage: npm run bench [-- PART …]     only figures whose names contain one of the parts; the table is then printed only
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { peers } from "../test/peers/peers.ts";
 import { idleOne, many } from "./figures/idle.ts";
 import { commitToCaptured, commitToStore } from "./figures/latency.ts";
 import { restoreOneGibibyte, snapshotAndStart } from "./figures/restores.ts";
 import { saturatingWriter, stalls } from "./figures/writers.ts";
-import { peer } from "./lib/peers.ts";
 import { root } from "./lib/processes.ts";
 import { intoPage, type Row } from "./lib/report.ts";
 
-const litestream = peer("litestream");
+const litestream = existsSync(peers.litestream) ? peers.litestream : undefined;
 const figures = [
   saturatingWriter(litestream),
   stalls(),

@@ -1,9 +1,9 @@
 import { createServer } from "node:net";
 import { once } from "node:events";
-import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { Background } from "./processes.ts";
-import { peer } from "./peers.ts";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { peers } from "../../test/peers/peers.ts";
 
 /** A real S3 server of the benchmark, or undefined where none is installed. */
 export interface S3Server extends AsyncDisposable {
@@ -13,8 +13,8 @@ export interface S3Server extends AsyncDisposable {
 }
 
 export async function s3Server(scratch: string): Promise<S3Server | undefined> {
-  const weed = peer("weed");
-  if (weed === undefined) return undefined;
+  const { weed } = peers;
+  if (!existsSync(weed)) return undefined;
   const dir = path.join(scratch, "s3");
   mkdirSync(dir, { recursive: true });
   const identities = path.join(dir, "s3.json");
