@@ -7,7 +7,7 @@ import path from "node:path";
 import { z } from "zod";
 import { parseConfig } from "../src/config/load.ts";
 import { configSchema } from "../src/config/schema.ts";
-import { formatDuration } from "../src/config/units.ts";
+import { formatDuration } from "../src/config/duration.ts";
 import { codes, type CodeEntry } from "../src/errors/codes.ts";
 import { Metrics } from "../src/observe/metrics.ts";
 

@@ -53,7 +53,14 @@ export async function report(wanted: readonly Wanted[]): Promise<Report> {
     const known = pid === undefined ? undefined : answers.get(pid)?.databases.find(({ path }) => path === one.path);
     databases.push(known ?? (await atRest(one)));
   }
-  return { processes: [...answers.values()].map(({ databases: _, ...node }) => node), databases };
+  const processes = [...answers.values()].map(({ version, node, role, pid, startedAt }) => ({
+    version,
+    node,
+    role,
+    pid,
+    startedAt,
+  }));
+  return { processes, databases };
 }
 
 /** The databases of a directory that have a state of Sluice's: those that are, or were, protected. */

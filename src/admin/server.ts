@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Node } from "../cluster/node.ts";
 import type { ListenAddress } from "../config/config.ts";
 import { isLoopback } from "../config/resolve.ts";
-import { parseDuration } from "../config/units.ts";
+import { parseDuration } from "../config/duration.ts";
 import type { ErrorCode } from "../errors/codes.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { formatPosition } from "../ltx/position.ts";
@@ -46,7 +46,7 @@ export class AdminServer {
 
   /** Serves on a Unix socket that only this user can open. Throws SLU-1005. */
   async listenOnSocket(path: string): Promise<void> {
-    const before = process.umask(0o077);
+    const before = process.umask(0o177);
     try {
       await this.#listen({ path }, path, "open");
     } finally {

@@ -1,16 +1,9 @@
 import path from "node:path";
-import { InvalidArgumentError, Option } from "commander";
-import type { Config, DbConfig } from "../config/config.ts";
+import type { Config, DbConfig, StoreSettings } from "../config/config.ts";
 import { findConfig, loadConfig } from "../config/load.ts";
 import { configFor } from "../config/resolve.ts";
-import { parseDuration } from "../config/units.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
-import { openStore } from "../store/open.ts";
 import type { ObjectStore } from "../store/store.ts";
-
-export const configOption = (): Option =>
-  new Option("--config <path>", "configuration file (default: ./sluice.yml, /etc/sluice.yml, or SLUICE_CONFIG)");
-export const jsonOption = (): Option => new Option("--json", "print JSON");
 
 /** A log in its store, and the database it belongs to where that is known. */
 export interface Target {
@@ -33,7 +26,7 @@ export function lone(db: string, store: string): Config {
 
 /** What `DB|URL` on a command line names: a store's URL, or a database of the configuration. Throws SLU-1003. */
 export async function findTarget(given: string, file: string | undefined): Promise<Target> {
-  if (given.includes("://")) return { store: await openStore(given), prefix: "", db: undefined };
+  if (given.includes("://")) return { store: await open(given), prefix: "", db: undefined };
   const db = path.resolve(given);
   for (const entry of configWith(given, file).dbs)
     if (prefixIn(entry, db) !== undefined) return { ...(await openLogOf(entry, db)), db };
@@ -55,7 +48,13 @@ function configWith(given: string, file: string | undefined): Config {
 
 /** The log of one database of a configuration's entry. */
 export async function openLogOf(entry: DbConfig, db: string): Promise<{ store: ObjectStore; prefix: string }> {
-  return { store: await openStore(entry.store.url, entry.store.settings), prefix: prefixIn(entry, db) ?? "" };
+  return { store: await open(entry.store.url, entry.store.settings), prefix: prefixIn(entry, db) ?? "" };
+}
+
+/** Stores load SQLite's locks: nothing for commands that don't use one. */
+async function open(url: string, settings: StoreSettings = {}): Promise<ObjectStore> {
+  const { openStore } = await import("../store/open.ts");
+  return openStore(url, settings);
 }
 
 /** The folder of a database's log in its entry's store; undefined when the entry isn't about it. */
@@ -65,22 +64,3 @@ function prefixIn(entry: DbConfig, db: string): string | undefined {
   const inside = !relative.startsWith("..") && path.matchesGlob(path.basename(db), entry.pattern);
   return inside && (entry.recursive || !relative.includes("/")) ? relative : undefined;
 }
-
-/** Arguments of options; commander prints what is wrong with them and exits with 2. */
-export const parse = {
-  txid: (text: string): number => {
-    const txid = /^[0-9a-f]{1,16}$/i.test(text) ? Number.parseInt(text, 16) : Number.NaN;
-    if (Number.isSafeInteger(txid) && txid > 0) return txid;
-    throw new InvalidArgumentError("A TXID is up to 16 hexadecimal digits.");
-  },
-  time: (text: string): number => {
-    const ms = /^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(text) ? Date.parse(text) : Number.NaN;
-    if (Number.isFinite(ms)) return ms;
-    throw new InvalidArgumentError("A time is written as 2026-01-31T12:00:00Z.");
-  },
-  duration: (text: string): number => {
-    const ms = parseDuration(text);
-    if (ms !== undefined) return ms;
-    throw new InvalidArgumentError("A duration is written as 500ms, 10s or 5m.");
-  },
-};

@@ -1,7 +1,7 @@
 import { stringify } from "yaml";
 import type { Config, DbConfig, ListenAddress, StoreConfig } from "./config.ts";
 import { SETTING_NAMES } from "./resolve.ts";
-import { formatDuration } from "./units.ts";
+import { formatDuration } from "./duration.ts";
 
 const MASK = "***";
 /** Settings, parameters of URLs and options of commands whose values are nobody's business. */

@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { explain } from "../../config/explain.ts";
-import { configOption, jsonOption, readConfig } from "../target.ts";
+import { configOption, jsonOption } from "../options.ts";
+import { readConfig } from "../target.ts";
 
 export function command(): Command {
   const config = new Command("config")

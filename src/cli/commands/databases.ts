@@ -1,7 +1,8 @@
 import { Command } from "commander";
 import { redact } from "../../store/open.ts";
 import { table } from "../output.ts";
-import { configOption, jsonOption, readConfig } from "../target.ts";
+import { configOption, jsonOption } from "../options.ts";
+import { readConfig } from "../target.ts";
 
 export function command(): Command {
   return new Command("databases")

@@ -3,7 +3,8 @@ import { describeLog, type DescribedFile } from "../../log/describe.ts";
 import { formatTxid } from "../../log/layout.ts";
 import { formatPosition } from "../../ltx/position.ts";
 import { formatBytes, table } from "../output.ts";
-import { configOption, findTarget, jsonOption } from "../target.ts";
+import { configOption, jsonOption } from "../options.ts";
+import { findTarget } from "../target.ts";
 
 export function command(): Command {
   return new Command("ltx")

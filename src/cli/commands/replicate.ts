@@ -7,7 +7,8 @@ import { dropCleanPages } from "../../observe/clean-pages.ts";
 import { execEntries } from "../../supervise/exec-list.ts";
 import { runApplication } from "../../supervise/run.ts";
 import { serve, type Served } from "../serve.ts";
-import { configOption, lone, readConfig } from "../target.ts";
+import { configOption } from "../options.ts";
+import { lone, readConfig } from "../target.ts";
 
 interface Flags {
   readonly once?: boolean;

@@ -4,7 +4,8 @@ import { databasesOf, report, type Report, type ReportedDatabase, type Wanted } 
 import { isSluiceError } from "../../errors/error.ts";
 import { formatTxid } from "../../log/layout.ts";
 import { formatBytes, table } from "../output.ts";
-import { configOption, findTarget, jsonOption, openLogOf, readConfig } from "../target.ts";
+import { configOption, jsonOption } from "../options.ts";
+import { findTarget, openLogOf, readConfig } from "../target.ts";
 
 export function command(): Command {
   return new Command("status")

@@ -2,7 +2,7 @@ import path from "node:path";
 import { Command, Option } from "commander";
 import { ask } from "../../admin/client.ts";
 import { SluiceError } from "../../errors/error.ts";
-import { configOption, jsonOption, parse } from "../target.ts";
+import { configOption, jsonOption, parse } from "../options.ts";
 
 interface Answer {
   readonly position: string;

@@ -7,7 +7,8 @@ import { formatPosition } from "../../ltx/position.ts";
 import { formatBytes } from "../output.ts";
 import { progressBar } from "../progress.ts";
 import { stopSignal } from "../stop-signal.ts";
-import { configOption, findTarget, jsonOption, type Target } from "../target.ts";
+import { configOption, jsonOption } from "../options.ts";
+import { findTarget, type Target } from "../target.ts";
 
 interface Flags {
   readonly integrityCheck: "none" | "quick" | "full";

@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { VERSION } from "../../cluster/version.ts";
-import { jsonOption } from "../target.ts";
+import { jsonOption } from "../options.ts";
 
 export function command(): Command {
   return new Command("version")
