@@ -23,6 +23,7 @@ const TEMPORARY = /^\.sluice-[0-9a-f]{16}\.tmp$/;
 /** A temporary file that nobody has touched for this long was left by a writer that was killed. */
 const LEFT_OVER_MS = 24 * 60 * 60_000;
 const COPY_BYTES = 1024 * 1024;
+const SMALL_BYTES = 64 * 1024;
 
 /**
  * Objects as files below one directory, which is made when the first is written. An object appears whole: temporary
@@ -52,20 +53,23 @@ export class DirectoryStore implements ObjectStore {
   }
 
   async get(key: string, options: GetOptions = {}): Promise<StoredObject> {
-    let handle: FileHandle;
     try {
       options.signal?.throwIfAborted();
-      handle = await open(this.#file(key), "r");
+      const handle = await open(this.#file(key), "r");
+      try {
+        const found = await handle.stat();
+        const { start, end } = bounds(found.size, options.range);
+        const etag = etagOf(found);
+        // A body that nobody begins to read must hold nothing: what is small is read now, the rest opened again.
+        const isSmall = end - start <= SMALL_BYTES;
+        const body = isSmall
+          ? once(await readWhole(handle, start, end))
+          : this.#read(key, etag, start, end, options.signal);
+        return { ...infoOf(key, found), etag, body };
+      } finally {
+        await handle.close();
+      }
     } catch (error) {
-      throw this.#error(error, key);
-    }
-    try {
-      const found = await handle.stat();
-      const { start, end } = bounds(found.size, options.range);
-      const body = this.#read(handle, key, start, end, options.signal);
-      return { ...infoOf(key, found), etag: etagOf(found), body };
-    } catch (error) {
-      await handle.close();
       throw this.#error(error, key);
     }
   }
@@ -152,14 +156,19 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
+  /** Throws SLU-3404 when the object was replaced since it was looked at. */
   async *#read(
-    handle: FileHandle,
     key: string,
+    etag: string,
     start: number,
     end: number,
     signal: AbortSignal | undefined,
   ): AsyncIterable<Uint8Array> {
+    let handle: FileHandle | undefined;
     try {
+      handle = await open(this.#file(key), "r");
+      if (etagOf(await handle.stat()) !== etag)
+        throw new SluiceError("SLU-3404", `${this.url}/${key} was replaced meanwhile`);
       for (let at = start; at < end;) {
         signal?.throwIfAborted();
         const chunk = Buffer.allocUnsafe(Math.min(COPY_BYTES, end - at));
@@ -171,7 +180,7 @@ export class DirectoryStore implements ObjectStore {
     } catch (error) {
       throw this.#error(error, key);
     } finally {
-      await handle.close();
+      await handle?.close();
     }
   }
 
@@ -255,6 +264,17 @@ async function write(file: string, body: Body, { timestampMs, signal }: PutOptio
   } finally {
     await handle.close();
   }
+}
+
+async function readWhole(handle: FileHandle, start: number, end: number): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(end - start);
+  const { bytesRead } = await handle.read(bytes, 0, bytes.length, start);
+  if (bytesRead === bytes.length) return bytes;
+  throw new SluiceError("SLU-3104", `an object ended after ${bytesRead} of ${bytes.length} bytes`);
+}
+
+async function* once(bytes: Buffer): AsyncIterable<Uint8Array> {
+  if (bytes.length > 0) yield bytes;
 }
 
 async function linkNew(temporary: string, target: string): Promise<"written" | "refused"> {
