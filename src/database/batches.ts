@@ -211,7 +211,7 @@ export class Batches {
       grown === undefined ? this.#nextName() : { ...this.#nextName(), txid: grown },
       false,
     );
-    if (grown === undefined) this.onFrozen(batch);
+    this.onFrozen(batch);
     return batch;
   }
 

@@ -69,7 +69,10 @@ export interface LoggedDatabase {
    */
   freeze(): Promise<FrozenBatch | undefined>;
 
-  /** Set by the log: called after each batch that was sealed for whatever reason. */
+  /**
+   * Set by the log: called after each batch that was sealed for whatever reason; again for the last one, larger, when
+   * so many wait that it takes in what comes.
+   */
   onFrozen: (batch: FrozenBatch) => void;
 
   /** Set by the log: called after each capture that moved `position`; must return at once and not throw. */

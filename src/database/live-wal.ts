@@ -1,4 +1,4 @@
-import { fdatasync, ftruncateSync } from "node:fs";
+import { fdatasync, ftruncate } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
@@ -18,6 +18,7 @@ import { type Activity, WakeUp } from "./wake-up.ts";
 import { WalRestart } from "./wal-restart.ts";
 
 const datasync = promisify(fdatasync);
+const truncate = promisify(ftruncate);
 
 /** Bytes of the WAL that are read in one turn of the event loop: 1 to 2 ms. */
 const SLICE_BYTES = 2 * 1024 * 1024;
@@ -116,6 +117,7 @@ export class LiveWal {
         owner.sealNow();
         this.#durable = this.capture.frame;
       },
+      canSealNow: () => owner.canSealNow,
       restarted: () => {
         this.#durable = 0;
         owner.restarted();
@@ -257,8 +259,8 @@ export class LiveWal {
       }
       await this.#restart.prepare();
       let mark: FileMark | undefined;
-      const onRestarted = (): void => {
-        ftruncateSync(this.files.wal, 0);
+      const onRestarted = async (): Promise<void> => {
+        await truncate(this.files.wal, 0);
         mark = this.files.markNow();
       };
       await this.#restart.attempt(DRAIN_HARD_MS, TAIL_FRAMES, { onRestarted, catchUp: () => this.#catchUp() });
@@ -406,8 +408,9 @@ export class LiveWal {
    */
   async #tryRestart(): Promise<void> {
     const { restartBytes, hardBytes } = this.#limits;
-    const hard = this.bytes >= hardBytes;
+    let hard = false;
     for (let round = 0; round < RESTART_ROUNDS; round++) {
+      hard = this.bytes >= hardBytes;
       if (!hard) await this.#nextCommit();
       const mayHurry = this.bytes >= 2 * restartBytes && this.#wakeUp?.isBusy === true && this.#owner.canSealNow;
       // Syncing the database file takes longest: before the backfill where the rest of it is synced under the lock.

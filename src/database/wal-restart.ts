@@ -36,6 +36,7 @@ export interface WalRestartParts {
   readonly backfill: Backfill;
   /** Seals everything captured into a locally durable batch, at once: it runs under the WRITE lock. */
   readonly sealNow: () => void;
+  readonly canSealNow: () => boolean;
   /** The WAL has begun anew; called while writers are still held up. */
   readonly restarted: () => void;
 }
@@ -75,7 +76,7 @@ export class WalRestart {
   async attempt(
     drainMs: number,
     tailFrames: number,
-    steps: { readonly catchUp?: (() => Promise<boolean>) | undefined; readonly onRestarted?: () => void } = {},
+    steps: { readonly catchUp?: (() => Promise<boolean>) | undefined; readonly onRestarted?: () => Promise<void> } = {},
   ): Promise<RestartOutcome> {
     const { files, locks } = this.#parts;
     if (!this.#takeWrite()) return "busy";
@@ -92,7 +93,7 @@ export class WalRestart {
       }
       try {
         this.#restart();
-        steps.onRestarted?.();
+        await steps.onRestarted?.();
       } finally {
         this.#unlockReaders();
       }
@@ -143,6 +144,7 @@ export class WalRestart {
     if (capture.unsummed > 0) return "behind";
     const pending = backfill.backfilled < capture.frame;
     if (pending) {
+      if (!this.#parts.canSealNow()) return "behind";
       sealNow();
       fdatasyncSync(files.wal);
       if (!backfill.passNow(capture.frame, capture.place)) return "readers";

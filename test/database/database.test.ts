@@ -147,6 +147,7 @@ test("while the store is away the last batch takes in what comes, and nothing is
     await log.database.freeze();
   }
   const { frozen } = log.database;
+  expect(log.records.at(-1)).toEqual(frozen.at(-1));
   expect(frozen.map((batch) => batch.txid)).toEqual(Array.from({ length: 24 }, (_, i) => i + 2));
   expect(frozen.at(-1)!.position).toBe(log.database.position);
   const seq = log.database.position;
