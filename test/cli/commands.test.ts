@@ -1,4 +1,5 @@
 import { existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { describe, expect, test } from "vitest";
 import type { Report } from "../../src/admin/report.ts";
 import { Place } from "./sluice.ts";
@@ -54,8 +55,13 @@ describe("beside a running Sluice", () => {
     await using place = new Place();
     place.create("app.db");
     const first = await place.start(PROTECTED, "replicate", "app.db", place.store);
-    const second = await place.sluice("replicate", "--once", "app.db", place.store);
-    expect(second.status).toBe(1);
+    const { socket } = JSON.parse(readFileSync(place.path(".app.db-sluice/owner.json"), "utf8")) as { socket: string };
+    const second = await place.start("", "replicate", "app.db", place.store);
+    // It listens before it notes itself anywhere.
+    const listens = (): boolean =>
+      readdirSync(path.dirname(socket)).some((name) => name.startsWith(`${second.child.pid}-`));
+    await expect.poll(listens, { timeout: 30_000 }).toBe(true);
+    await new Promise((resolve) => setTimeout(resolve, 500));
     const { processes } = await place.json<Report>("status", "app.db");
     expect(processes).toMatchObject([{ pid: first.child.pid }]);
   });
@@ -303,8 +309,7 @@ exec: [{ cmd: "sh -c 'PASSWORD=${secret} sleep 1000'" }]
     place.sluice("databases"),
     place.sluice("status"),
     place.sluice("status", "--json"),
-    place.sluice("verify", "app.db"),
-    place.sluice("restore", "-o", "x.db", "app.db"),
+    place.sluice("restore", "-o", "x.db", "--dry-run", "app.db"),
     place.sluice("sync", "--timeout", "1s", "app.db"),
   ]);
   const shown = outputs.map(({ stdout, stderr }) => stdout + stderr).join("\n") + running.output;

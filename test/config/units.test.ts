@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { nearest } from "../../src/config/nearest.ts";
-import { formatDuration, parseDuration, parseSize } from "../../src/config/units.ts";
+import { formatDuration, parseDuration, parseSize } from "../../src/config/duration.ts";
 
 test.each([
   ["250ms", 250],
