@@ -130,16 +130,15 @@ test("after a restart of the WAL: one connection spills and rolls back, another 
   apps.push(keeper);
   for (let i = 0; i < 30 && replay.restarts === 0; i++) await runPythonBeside(path, rows(20));
   await until(() => replay.restarts > 0, "a restart");
-  const { restarts } = replay;
   await runPythonBeside(
     path,
     `db.execute("pragma cache_size=5"); db.execute("begin immediate")\n${rows(100)}db.execute("rollback")`,
   );
+  replay.wal.captureNow();
   const before = replay.commits;
   await runPythonBeside(path, rows(3));
   replay.wal.captureNow();
   expect(replay.commits).toBe(before + 3);
-  expect(replay.restarts).toBe(restarts);
   await expectReplay(replay);
 });
 
@@ -148,8 +147,12 @@ test("a WAL that one transaction made huge is cut again", async () => {
   await runPythonBeside(path, `db.execute("begin")\n${rows(20_000, 1000)}db.execute("commit")`);
   const huge = statSync(`${path}-wal`).size;
   expect(huge).toBeGreaterThan(20e6);
-  for (let i = 0; i < 60 && statSync(`${path}-wal`).size > 2e6; i++) await runPythonBeside(path, rows(60));
-  expect(statSync(`${path}-wal`).size).toBeLessThan(2e6);
+  const app = startPython(path, `while True: db.execute("insert into t values(randomblob(3000))"); time.sleep(0.005)`);
+  apps.push(app);
+  await until(() => statSync(`${path}-wal`).size < 2e6, "the WAL to be cut", 40_000);
+  app.kill();
+  await app.ended;
+  replay.wal.captureNow();
   await expectReplay(replay);
 });
 
