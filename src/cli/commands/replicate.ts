@@ -42,6 +42,8 @@ Examples:
 async function run(config: Config, flags: Flags): Promise<number> {
   const served = serve(config, { restoreMissing: flags.restoreIfDbNotExists ?? false });
   if (flags.once) return syncOnce(served);
+  if (config.exec.length > 0 && flags.exec === undefined)
+    served.log.warn("`exec` of the configuration is started by `sluice run` only");
   return runApplication({
     node: {
       ...served.runNode,
