@@ -129,10 +129,13 @@ export class S3Server {
   }
 }
 
-/** The first of four ports in a row that are free now, as are those 10,000 above, which the server uses for gRPC. */
+/**
+ * The first of four ports in a row that are free now, as are those 10,000 above, which the server uses for gRPC; all
+ * below those that the kernel gives to connections.
+ */
 async function freePorts(): Promise<number> {
   for (;;) {
-    const port = 12_000 + Math.floor(Math.random() * 4_000) * 4;
+    const port = 12_000 + Math.floor(Math.random() * 2_400) * 4;
     const all = [0, 1, 2, 3].flatMap((i) => [port + i, port + i + 10_000]);
     const used = await Promise.all(all.map(isUsed));
     if (!used.includes(true)) return port;
