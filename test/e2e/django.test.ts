@@ -3,8 +3,8 @@ import os from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { lacks } from "../peers/peers.ts";
 import { faults, Ledger } from "./ledger.ts";
-import { missingDjango } from "./python.ts";
 import { randomFrom } from "./random.ts";
 import { Site, sluiceCommand, users } from "./site.ts";
 
@@ -31,7 +31,7 @@ async function sync(site: Site): Promise<boolean> {
   return status === 0;
 }
 
-describe.skipIf(missingDjango() !== undefined)("Django with gunicorn", () => {
+describe.skipIf(lacks("django"))("Django with gunicorn", () => {
   test("a clean stop sends everything; another machine goes on with it", async () => {
     await using site = await Site.start(machine("one"));
     ledger.start(() => site.url, 4);

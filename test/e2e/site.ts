@@ -6,7 +6,7 @@ import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { descendants } from "../../src/supervise/descendants.ts";
-import { python } from "./python.ts";
+import { peers } from "../peers/peers.ts";
 
 export const root = path.resolve(import.meta.dirname, "../..");
 export const sluice = path.join(root, "bin/sluice");
@@ -72,8 +72,8 @@ export class Site implements AsyncDisposable {
       `dbs: [{ path: ${this.database}, store: "${storeUrl}" }]`,
       `node: { listen: "127.0.0.1:${apiPort}" }`,
       "exec:",
-      `  - { cmd: "${python} manage.py migrate --noinput", on: primary, wait: true }`,
-      `  - { cmd: "${python} -m gunicorn mysite.wsgi ${bind}" }`,
+      `  - { cmd: "${peers.django} manage.py migrate --noinput", on: primary, wait: true }`,
+      `  - { cmd: "${peers.django} -m gunicorn mysite.wsgi ${bind}" }`,
     ];
     writeFileSync(this.config, `${lines.join("\n")}\n`);
     this.#child = spawn(sluice, ["run", "--config", this.config], {
