@@ -1,12 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { statSync } from "node:fs";
 import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
 import { DatabaseFiles, fileError } from "./files.ts";
 import { HeldLocks } from "./held-locks.ts";
+import { requireDatabase } from "./inspect.ts";
 
-/** The smallest page SQLite has: a shorter file holds no database yet. */
-const SMALLEST_PAGE = 512;
 const RETRY_MS = 25;
 
 export interface OpenedFiles {
@@ -69,18 +67,6 @@ async function openOnce(
     connection.close();
     if (opened === undefined) files?.close();
   }
-}
-
-function requireDatabase(path: string): void {
-  let size;
-  try {
-    const stat = statSync(path, { throwIfNoEntry: false });
-    size = stat?.isFile() === true ? stat.size : stat === undefined ? 0 : undefined;
-  } catch (error) {
-    throw fileError(error, path, "stat");
-  }
-  if (size === undefined) throw new SluiceError("SLU-2004", `${path} is not a regular file`);
-  if (size < SMALLEST_PAGE) throw new SluiceError("SLU-2005", `${path}: there is no database yet`);
 }
 
 /** A connection that has read once in WAL mode, or what is in the way. */
