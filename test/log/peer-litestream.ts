@@ -1,0 +1,91 @@
+import Database from "better-sqlite3";
+import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, rmSync, statSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** Runs a Litestream beside a database; `replica`: the YAML of the replica, without indentation. */
+export class Litestream {
+  readonly #process: ChildProcess;
+
+  constructor(binary: string, db: string, settings: string, environment: NodeJS.ProcessEnv = {}) {
+    const config = `${db}.yml`;
+    writeFileSync(config, settings);
+    this.#process = spawn(binary, ["replicate", "-config", config], {
+      stdio: "ignore",
+      env: { ...process.env, ...environment },
+    });
+  }
+
+  async stop(): Promise<void> {
+    if (this.#process.exitCode !== null) return;
+    this.#process.kill("SIGTERM");
+    await once(this.#process, "exit");
+  }
+}
+
+/** Settings of Litestream 0.5 with which much happens in ten seconds: three levels, snapshots, retention of level 0. */
+export function busySettings(db: string, replica: Readonly<Record<string, string>>): string {
+  const lines = Object.entries(replica).map(([key, value]) => `      ${key}: ${value}`);
+  return `levels:
+  - interval: 2s
+  - interval: 4s
+snapshot: { interval: 3s, retention: 1h }
+l0-retention: 4s
+l0-retention-check-interval: 1s
+dbs:
+  - path: ${db}
+    monitor-interval: 50ms
+    min-checkpoint-page-count: 100
+    replica:
+${lines.join("\n")}
+      sync-interval: 100ms
+`;
+}
+
+/** Writes, deletes, grows and shrinks a database for `durationMs`. */
+export async function churn(db: string, durationMs: number): Promise<void> {
+  const app = new Database(db, { timeout: 10_000 });
+  app.pragma("journal_mode = WAL");
+  app.exec(
+    "CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v INTEGER, b BLOB); CREATE INDEX IF NOT EXISTS i ON t(v)",
+  );
+  const end = Date.now() + durationMs;
+  for (let n = 0; Date.now() < end; n++) {
+    app.prepare("INSERT INTO t(v, b) VALUES (?, randomblob(?))").run(n, 100 + ((n * 37) % 6000));
+    if (n % 9 === 0) app.prepare("UPDATE t SET v = v + 1 WHERE id % 7 = ?").run(n % 7);
+    if (n % 50 === 49) app.exec("DELETE FROM t WHERE id % 2 = 0; VACUUM");
+    await sleep(20);
+  }
+  app.close();
+}
+
+/** What `litestream restore` makes of it; false when it says that there's nothing for these arguments. */
+export async function litestreamRestore(
+  binary: string,
+  url: string,
+  output: string,
+  args: readonly string[] = [],
+  environment: NodeJS.ProcessEnv = {},
+): Promise<boolean> {
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(output + suffix, { force: true });
+  try {
+    await run(binary, ["restore", "-o", output, ...args, url], { env: { ...process.env, ...environment } });
+  } catch {
+    return false;
+  }
+  return existsSync(output) && statSync(output).size > 0;
+}
+
+/** The time as Litestream's `-timestamp` takes it. */
+export function rfc3339(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+export function bucketOf(db: string): string {
+  return path.join(path.dirname(db), "bucket");
+}
