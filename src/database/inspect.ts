@@ -9,8 +9,8 @@ const SMALLEST_PAGE = 512;
 const MAGIC = Buffer.from("SQLite format 3\0", "latin1");
 
 /**
- * Looks at what a file begins with, before SQLite does: SLU-2005 when there's no database yet, SLU-2015 for what is
- * none, SLU-2016 for what looks encrypted, SLU-2004 for what is no regular file; SLU-2008 to SLU-2010 when it can't be
+ * Looks at what a file begins with, before SQLite does: SLU-2005 when there's no database yet, SLU-2016 for what is
+ * none, SLU-2017 for what looks encrypted, SLU-2004 for what is no regular file; SLU-2008 to SLU-2010 when it can't be
  * read. Not to be called while a SQLite connection of this process is open on it (fcntl(2): its locks would go).
  */
 export function requireDatabase(path: string): void {
@@ -33,9 +33,9 @@ export function requireDatabase(path: string): void {
   if (head.subarray(0, MAGIC.length).equals(MAGIC)) return;
   // Page size and reserved bytes of an encrypted database are encrypted, too; its size is still whole pages.
   if (size % SMALLEST_PAGE === 0 && looksRandom(head)) {
-    throw new SluiceError("SLU-2016", `${path} looks like an encrypted database`);
+    throw new SluiceError("SLU-2017", `${path} looks like an encrypted database`);
   }
-  throw new SluiceError("SLU-2015", `${path} is not a SQLite database`);
+  throw new SluiceError("SLU-2016", `${path} is not a SQLite database`);
 }
 
 /** Of 512 random bytes about 221 values differ; text and machine code have far fewer. */

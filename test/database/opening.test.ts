@@ -86,7 +86,7 @@ test("a database that is not there yet is left for the application to make", asy
 test("a directory, a text file and a damaged header are errors that name the file", async () => {
   await expect(openFiles(dir.path(""), 100)).rejects.toMatchObject({ code: "SLU-2004" });
   writeFileSync(path, "this is not a database ".repeat(100));
-  await expect(open()).rejects.toMatchObject({ code: "SLU-2004", message: expect.stringContaining(path) });
+  await expect(open()).rejects.toMatchObject({ code: "SLU-2016", message: expect.stringContaining(path) });
   expect(readFileSync(path, "utf8")).toMatch(/^this is not/);
 });
 

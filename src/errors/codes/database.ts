@@ -114,13 +114,13 @@ export const databaseCodes = {
     remedy:
       "Set the page size to that of the log (`PRAGMA journal_mode=delete; PRAGMA page_size=…; VACUUM`), or give the database a new, empty store path and delete its state directory.",
   },
-  "SLU-2015": {
+  "SLU-2016": {
     title: "Not a SQLite database",
     meaning: "The file has content, but doesn't begin as a SQLite database does. It was not touched.",
     normal: "Never.",
     remedy: "Check the path in the configuration; in a directory, a narrower `pattern` leaves other files out.",
   },
-  "SLU-2016": {
+  "SLU-2017": {
     title: "An encrypted database",
     meaning:
       "The file looks like a database that was encrypted as a whole (SQLCipher, SEE). Sluice reads pages and the WAL as SQLite writes them and can't look after it.",
