@@ -45,16 +45,18 @@ const OPEN_AT_ONCE = 8;
 export class Node extends EventEmitter<Events> {
   readonly #options: NodeOptions;
   readonly #startedAtMs = Date.now();
-  readonly #stores = new Stores();
+  readonly #stores: Stores;
   readonly #slots = new WorkSlots(HEAVY_JOBS);
   readonly #databases = new Map<string, ProtectedDatabase>();
   readonly #directories: DatabaseDirectory[] = [];
   readonly #fatal = new AbortController();
+  readonly #probing = new AbortController();
   #stopping = false;
 
   constructor(options: NodeOptions) {
     super();
     this.#options = options;
+    this.#stores = new Stores(options);
     options.metrics.onCollect = () => updateGauges(options.metrics, this.#databases.values());
   }
 
@@ -73,6 +75,7 @@ export class Node extends EventEmitter<Events> {
   /** Drains all databases within the configured time; a sentence for each whose last commits are not in the store. */
   async stop(): Promise<readonly string[]> {
     this.#stopping = true;
+    this.#probing.abort();
     for (const directory of this.#directories) await directory.stop();
     const drain = AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs);
     const missing = await Promise.all([...this.#databases.values()].map((database) => database.stop(drain)));
@@ -170,6 +173,9 @@ export class Node extends EventEmitter<Events> {
     });
     this.#databases.set(file, database);
     observe(database, { log, metrics, emit: (event) => this.emit("event", event) });
+    database.on("state", (state) => {
+      if (state === "protected") void this.#stores.warnIfUnfenced(store, this.#probing.signal);
+    });
     database.on("refused", (error) => {
       if (db.kind === "file") this.#fatal.abort(error);
     });

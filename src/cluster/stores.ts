@@ -1,19 +1,56 @@
 import type { StoreConfig } from "../config/config.ts";
+import type { Logger } from "../observe/log.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import { CountingStore } from "../store/counting.ts";
 import { openStore } from "../store/open.ts";
+import { probeFencing } from "../store/probe.ts";
 import type { ObjectStore } from "../store/store.ts";
 
-/** One store for each URL of a configuration, opened when it's first asked for. */
+export interface StoresOptions {
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+/** One store for each URL of a configuration, opened when it's first asked for; its calls are counted. */
 export class Stores {
   readonly #open = new Map<string, Promise<ObjectStore>>();
+  readonly #options: StoresOptions;
+  readonly #warned = new WeakSet<ObjectStore>();
+
+  constructor(options: StoresOptions) {
+    this.#options = options;
+  }
 
   get({ url, settings }: StoreConfig): Promise<ObjectStore> {
     let store = this.#open.get(url);
-    if (store === undefined) this.#open.set(url, (store = openStore(url, settings)));
+    if (store === undefined) {
+      store = openStore(url, settings).then((opened) => this.#counted(opened));
+      this.#open.set(url, store);
+    }
     return store;
+  }
+
+  /** Says, once for each store, when it can't keep two writers from one log. To be called when it has answered before. */
+  async warnIfUnfenced(store: ObjectStore, signal: AbortSignal): Promise<void> {
+    const problem = await probeFencing(store, signal).catch(() => undefined);
+    if (problem === undefined || this.#warned.has(store)) return;
+    this.#warned.add(store);
+    this.#options.log.warn({ code: problem.code, hint: problem.hint }, problem.message);
   }
 
   async close(): Promise<void> {
     for (const store of this.#open.values()) await (await store.catch(() => undefined))?.close();
     this.#open.clear();
+  }
+
+  #counted(store: ObjectStore): ObjectStore {
+    const { storeCalls, storeBytes, storeFailures, storeSeconds } = this.#options.metrics;
+    return new CountingStore(store, ({ operation, tookMs, bytes, failure }) => {
+      const labels = { store: store.url, operation };
+      storeCalls.inc(labels);
+      storeBytes.inc(labels, bytes);
+      storeSeconds.observe(labels, tookMs / 1000);
+      if (failure !== undefined) storeFailures.inc({ ...labels, code: failure });
+    });
   }
 }

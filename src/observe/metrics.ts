@@ -57,6 +57,24 @@ export class Metrics {
     registers: [this.registry],
   });
 
+  readonly storeCalls = this.#counter("sluice_store_calls_total", "Calls of a store", ["store", "operation"]);
+  readonly storeBytes = this.#counter("sluice_store_bytes_total", "Bytes of objects read and written", [
+    "store",
+    "operation",
+  ]);
+  readonly storeFailures = this.#counter("sluice_store_failures_total", "Calls that failed, or had no answer", [
+    "store",
+    "operation",
+    "code",
+  ]);
+  readonly storeSeconds = new Histogram({
+    name: "sluice_store_seconds",
+    help: "How long a call of a store took, to the end of its body",
+    labelNames: ["store", "operation"],
+    buckets: SECONDS,
+    registers: [this.registry],
+  });
+
   /** Called before each reading, to bring gauges up to date. */
   onCollect: () => void = () => undefined;
 
