@@ -22,6 +22,7 @@ const LOCK_NAME = ".sluice.lock";
 const TEMPORARY = /^\.sluice-[0-9a-f]{16}\.tmp$/;
 /** A temporary file that nobody has touched for this long was left by a writer that was killed. */
 const LEFT_OVER_MS = 24 * 60 * 60_000;
+const HIGH = /[\uD800-\uFFFF]/;
 const COPY_BYTES = 1024 * 1024;
 const SMALL_BYTES = 64 * 1024;
 
@@ -132,7 +133,7 @@ export class DirectoryStore implements ObjectStore {
       isFolder: entry.isDirectory(),
       name: entry.name,
     }));
-    names.sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
+    names.sort((a, b) => compareKeys(a.key, b.key));
     for (const { key, isFolder, name } of names) {
       if (name === LOCK_NAME) continue;
       if (TEMPORARY.test(name)) await this.#sweep(key);
@@ -320,5 +321,11 @@ function mayHold(folder: string, prefix: string, after: string): boolean {
 }
 
 function isAfter(key: string, after: string): boolean {
-  return after === "" || Buffer.compare(Buffer.from(key), Buffer.from(after)) > 0;
+  return after === "" || compareKeys(key, after) > 0;
+}
+
+/** In the order of UTF-8's bytes, which is that of UTF-16's units but for surrogates. */
+function compareKeys(a: string, b: string): number {
+  if (HIGH.test(a) || HIGH.test(b)) return Buffer.compare(Buffer.from(a), Buffer.from(b));
+  return a < b ? -1 : a > b ? 1 : 0;
 }

@@ -47,6 +47,7 @@ export class S3Wire {
     this.settings = settings;
     this.#url = url;
     this.#silenceMs = silenceMs;
+    assertProxies(env);
     this.#credentials = credentialsFrom(settings.credentials);
     const options = {
       keepAlive: true,
@@ -226,6 +227,17 @@ export class S3Wire {
     const { bucket } = this.settings;
     return key === "" ? this.#url : `s3://${bucket}/${key}`;
   }
+}
+
+/** Node.js reads the proxies of the environment for agents since 22.21 and 24.5; to go past a proxy is no way out. */
+function assertProxies(env: NodeJS.ProcessEnv): void {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  const knows = major > 24 || (major === 24 && minor >= 5) || (major === 22 && minor >= 21);
+  const name = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].find((each) => env[each]);
+  if (knows || name === undefined) return;
+  throw new SluiceError("SLU-3003", `${name} is set, and Node.js ${process.versions.node} knows no proxies`, {
+    hint: "Use Node.js 22.21, 24.5 or newer, or unset the variable.",
+  });
 }
 
 interface Target {
