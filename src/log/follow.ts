@@ -87,7 +87,7 @@ function passes(error: unknown): boolean {
 
 /** Trouble in the log itself; that of store and disk is waited out. */
 function staysForGood(error: unknown): boolean {
-  return isSluiceError(error) && (/^SLU-5/.test(error.code) || /^SLU-45(08|09|13)$/.test(error.code));
+  return isSluiceError(error) && (error.code.startsWith("SLU-5") || /^SLU-45(08|09|13)$/.test(error.code));
 }
 
 async function startFollowing(options: FollowOptions): Promise<Follower> {

@@ -120,7 +120,7 @@ export class Reachable {
       sizeBytes += step.file.sizeBytes;
       index = step.from;
     }
-    return { txid, files: files.reverse(), sizeBytes };
+    return { txid, files: files.toReversed(), sizeBytes };
   }
 
   /** The nearest reachable states on both sides of `txid`. */

@@ -11,11 +11,11 @@ import {
   PAGE_HEADER_BYTES,
   TRAILER_BYTES,
 } from "./header.ts";
-import { decompressBlock, decompressFrame, frameLength } from "./lz4.ts";
+import { decompressBlock, decompressFrame, frameBytesMax, frameLength } from "./lz4.ts";
 import { IndexBuilder } from "./page-index.ts";
 import { PageSum } from "./page-sum.ts";
 
-/** What a decoder gives out. The page's bytes are valid only during the call. */
+/** What a decoder gives out. Each page is a buffer of its own, which the receiver may keep. */
 export interface PageSink {
   header?(header: LtxHeader): void;
   /** `sum` holds the page's sum and the CRC of its content. */
@@ -38,7 +38,9 @@ export class LtxDecoder {
   #sum!: PageSum;
   #lockPage = 0;
   readonly #index = new IndexBuilder();
-  #buffer = new Uint8Array(64 * 1024);
+  /** What must follow the pages, up to the trailer; known in state `tail`. */
+  #indexBytes: Uint8Array = new Uint8Array(0);
+  #buffer = new Uint8Array(0);
   #from = 0;
   #to = 0;
   /** Offset in the file of `#from`. */
@@ -53,18 +55,35 @@ export class LtxDecoder {
 
   /** Takes the next bytes of the file. Throws SLU-5001 or SLU-5002 as soon as they can't be right. */
   push(chunk: Uint8Array): void {
-    this.#append(chunk);
-    if (this.#state === "header" && this.#available >= HEADER_BYTES) this.#readHeader();
-    while (this.#state === "pages" && this.#readPage()) {
-      // Each turn takes one page.
+    this.feed(chunk);
+    while (this.step()) {
+      // Each turn takes the header or one page.
     }
+  }
+
+  /** Takes bytes without decoding them; for who wants the pages one at a time. */
+  feed(chunk: Uint8Array): void {
+    this.#append(chunk);
+  }
+
+  /**
+   * Decodes the header or one page of what was fed; false when that needs more bytes, or all pages have come. Throws
+   * as `push`. With `push` or after each `feed` until it's false, memory stays below one chunk, one frame and the index.
+   */
+  step(): boolean {
+    if (this.#state === "header") return this.#readHeader();
+    if (this.#state === "pages" && this.#readPage()) return true;
+    // A file that goes on and on behind its pages is not collected until it ends.
+    if (this.#state === "tail" && this.#available > this.#indexBytes.length + TRAILER_BYTES)
+      throw this.#damaged("has a damaged end");
+    return false;
   }
 
   /** The file is over: checks index and checksum. Only then is what was handed out the content of the file. */
   end(): LtxHeader {
     if (this.#header === undefined || this.#state !== "tail") throw this.#damaged("is cut off");
     const tail = this.#buffer.subarray(this.#from, this.#to);
-    const index = this.#index.finish();
+    const index = this.#indexBytes;
     if (tail.length !== index.length + TRAILER_BYTES) throw this.#damaged("has a damaged end");
     for (let i = 0; i < index.length; i++) if (tail[i] !== index[i]) throw this.#damaged("has a damaged page index");
     const view = new DataView(tail.buffer, tail.byteOffset + index.length, TRAILER_BYTES);
@@ -84,7 +103,9 @@ export class LtxDecoder {
   #append(chunk: Uint8Array): void {
     if (this.#to + chunk.length > this.#buffer.length) {
       const needed = this.#available + chunk.length;
-      const larger = needed > this.#buffer.length ? new Uint8Array(2 * needed) : this.#buffer;
+      // At first as large as the chunk: most files are one.
+      const room = this.#buffer.length === 0 ? needed : 2 * needed;
+      const larger = needed > this.#buffer.length ? new Uint8Array(room) : this.#buffer;
       larger.set(this.#buffer.subarray(this.#from, this.#to));
       this.#buffer = larger;
       this.#to -= this.#from;
@@ -99,7 +120,8 @@ export class LtxDecoder {
     this.#offset += bytes;
   }
 
-  #readHeader(): void {
+  #readHeader(): boolean {
+    if (this.#available < HEADER_BYTES) return false;
     const bytes = this.#buffer.subarray(this.#from, this.#from + HEADER_BYTES);
     const header = decodeHeader(bytes, this.#name);
     this.#header = header;
@@ -110,6 +132,7 @@ export class LtxDecoder {
     this.#take(HEADER_BYTES);
     this.#state = "pages";
     this.#sink.header?.(header);
+    return true;
   }
 
   /** Takes one page, or sees the end of the pages; false when more bytes are needed. */
@@ -120,6 +143,7 @@ export class LtxDecoder {
     const pgno = uint32(bytes, at);
     const flags = (bytes[at + 4]! << 8) | bytes[at + 5]!;
     if (pgno === 0 && flags === 0) {
+      this.#indexBytes = this.#index.finish();
       this.#state = "tail";
       return false;
     }
@@ -144,10 +168,10 @@ export class LtxDecoder {
     const { pageSize } = this.#header!;
     const start = at + PAGE_HEADER_BYTES;
     const size = frameLength(this.#buffer, start, this.#to);
-    if (size === undefined) {
-      if (this.#to - start > 2 * pageSize + 64) throw this.#damaged(`has a page ${pgno} without an end`);
-      return false;
-    }
+    // An unfinished one is as long as what there is of it.
+    if ((size ?? this.#to - start) > frameBytesMax(pageSize))
+      throw this.#damaged(`has a page ${pgno} that is too long`);
+    if (size === undefined) return false;
     this.#crc.bytes(this.#buffer, at, start);
     this.#emit(pgno, decompressFrame(this.#buffer.subarray(start, start + size), pageSize), PAGE_HEADER_BYTES + size);
     return true;

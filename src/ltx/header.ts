@@ -39,7 +39,7 @@ export function lockPage(pageSize: number): number {
   return PENDING_BYTE / pageSize + 1;
 }
 
-/** The 100 bytes of a header. Throws SLU-5001 for one that no reader would accept. */
+/** The 100 bytes of a header. Throws SLU-5000 for one that no reader would accept. */
 export function encodeHeader(header: LtxHeader): Uint8Array {
   const problem = headerProblem(header);
   if (problem !== undefined) throw new SluiceError("SLU-5000", `LTX header: ${problem}`);

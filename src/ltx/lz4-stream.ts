@@ -2,7 +2,9 @@ import { createRequire } from "node:module";
 import { SluiceError } from "../errors/error.ts";
 import { LENGTH_BYTES } from "./lz4.ts";
 
-const { uncompressSync } = createRequire(import.meta.url)("lz4-napi") as { uncompressSync(input: Uint8Array): Buffer };
+const { uncompressSync } = createRequire(import.meta.url)("lz4-napi") as {
+  uncompressSync: (input: Uint8Array) => Buffer;
+};
 
 const MAGIC = 0x184d2204;
 const UNCOMPRESSED = 0x80000000;

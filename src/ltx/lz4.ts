@@ -36,7 +36,18 @@ export function compressFrame(page: Uint8Array): Uint8Array {
   return lz4.compressFrameSync(page);
 }
 
+/** The longest LZ4 frame that a page of `size` bytes is read from: twice what an honest one takes. */
+export function frameBytesMax(size: number): number {
+  return 2 * size + 64;
+}
+
+/**
+ * Decompresses one frame to exactly `size` bytes. Throws SLU-5002 for anything else than a whole, valid frame, and for
+ * one so long that it could only be made to fill the memory.
+ */
 export function decompressFrame(frame: Uint8Array, size: number): Uint8Array {
+  if (frame.length > frameBytesMax(size))
+    throw new SluiceError("SLU-5002", `a compressed page has ${frame.length} bytes`);
   return checked(() => lz4.decompressFrameSync(frame), size);
 }
 

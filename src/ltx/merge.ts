@@ -1,10 +1,13 @@
-import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
 import { SluiceError } from "../errors/error.ts";
 import { LtxDecoder } from "./decoder.ts";
 import { LtxEncoder } from "./encoder.ts";
 import type { LtxHeader } from "./header.ts";
 
-const CHUNK_BYTES = 128 * 1024;
+/** How much of an input is read at once. */
+const CHUNK_BYTES = 64 * 1024;
+/** Inputs that are open at the same time. */
+const INPUTS_AT_ONCE = 64;
 
 interface Page {
   readonly pgno: number;
@@ -20,17 +23,43 @@ export interface Merged {
 /**
  * Merges contiguous LTX files, oldest first, into the new file `output` (superfly/ltx `Compactor`): the newest content
  * of each page, without pages past the end of the last file's database; the last file's header with the first one's
- * first TXID. Every input is verified; memory is bounded by one chunk of each.
+ * first TXID. Every input is verified.
  *
- * A generator, so that it can be run with pauses: it yields after each page. Throws SLU-5001 to SLU-5003 and system
- * errors, with nothing left behind; `output` appears when it's whole and synced.
+ * Memory is bounded by a chunk, a frame and a page of each of `inputsAtOnce` inputs, and by their indexes. Where there
+ * are more inputs (thousands, where every commit is waited for), runs of them are merged into files beside `output`
+ * first.
+ *
+ * A generator, so that it can be run with pauses: it yields after each file and page. Throws SLU-5001 to SLU-5003 and
+ * system errors, with nothing left behind; `output` appears when it's whole. It is not synced.
  */
-export function* mergeFiles(inputs: readonly string[], output: string): Generator<void, Merged> {
+export function* mergeFiles(
+  inputs: readonly string[],
+  output: string,
+  inputsAtOnce = INPUTS_AT_ONCE,
+): Generator<void, Merged> {
+  if (inputs.length <= inputsAtOnce) return yield* mergeOnce(inputs, output);
+  const runs: string[] = [];
+  try {
+    for (let first = 0; first < inputs.length; first += inputsAtOnce) {
+      const run = `${output}.${inputs.length}-${first}`;
+      runs.push(run);
+      yield* mergeOnce(inputs.slice(first, first + inputsAtOnce), run);
+    }
+    return yield* mergeFiles(runs, output, inputsAtOnce);
+  } finally {
+    for (const run of runs) rmSync(run, { force: true });
+  }
+}
+
+function* mergeOnce(inputs: readonly string[], output: string): Generator<void, Merged> {
   const temporary = `${output}.tmp`;
   const streams: PageStream[] = [];
   const fd = openSync(temporary, "w", 0o600);
   try {
-    for (const input of inputs) streams.push(new PageStream(input));
+    for (const input of inputs) {
+      streams.push(new PageStream(input));
+      yield;
+    }
     const header = mergedHeader(streams);
     const encoder = new LtxEncoder(header, (chunk) => writeAll(fd, chunk));
     for (;;) {
@@ -40,7 +69,6 @@ export function* mergeFiles(inputs: readonly string[], output: string): Generato
       yield;
     }
     const { sizeBytes } = encoder.finish();
-    fsyncSync(fd);
     renameSync(temporary, output);
     return { header, sizeBytes };
   } finally {
@@ -73,15 +101,16 @@ function mergedHeader(streams: readonly PageStream[]): LtxHeader {
   return { ...last.header, minTxid: first.header.minTxid };
 }
 
-/** The pages of one file in order, decoded a chunk at a time; the file is verified when the last one was taken. */
+/** Where a chunk is read to, on its way into a decoder. */
+const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+
+/** The pages of one file in order, one decoded ahead; the file is verified when the last one was taken. */
 class PageStream {
   readonly name: string;
   readonly header: LtxHeader;
   readonly #fd: number;
   readonly #decoder: LtxDecoder;
-  readonly #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-  #pages: Page[] = [];
-  #next = 0;
+  #page: Page | undefined;
   #ended = false;
 
   constructor(file: string) {
@@ -90,37 +119,42 @@ class PageStream {
     let header: LtxHeader | undefined;
     this.#decoder = new LtxDecoder(file, {
       header: (read) => (header = read),
-      page: (pgno, content) => this.#pages.push({ pgno, content }),
+      page: (pgno, content) => (this.#page = { pgno, content }),
     });
-    this.#fill();
-    if (header === undefined) throw new SluiceError("SLU-5001", `${file} is cut off in its header`);
+    try {
+      this.#fill();
+      this.#decoder.step();
+      if (header === undefined) throw new SluiceError("SLU-5001", `${file} is cut off in its header`);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     this.header = header;
   }
 
   peek(): Page | undefined {
-    while (this.#next === this.#pages.length && !this.#ended) this.#fill();
-    return this.#pages[this.#next];
+    while (this.#page === undefined && !this.#ended) if (!this.#decoder.step()) this.#fill();
+    return this.#page;
   }
 
   shift(): void {
-    this.#next += 1;
+    this.#page = undefined;
   }
 
   close(): void {
     closeSync(this.#fd);
   }
 
+  /** Feeds the next chunk; the end of the file ends, and so verifies, what was decoded. */
   #fill(): void {
-    this.#pages = [];
-    this.#next = 0;
-    const length = readSync(this.#fd, this.#chunk, 0, CHUNK_BYTES, null);
-    if (length > 0) return this.#decoder.push(this.#chunk.subarray(0, length));
+    const length = readSync(this.#fd, chunk, 0, CHUNK_BYTES, null);
+    if (length > 0) return this.#decoder.feed(chunk.subarray(0, length));
     this.#decoder.end();
     this.#ended = true;
   }
 }
 
-function writeAll(fd: number, chunk: Uint8Array): void {
+function writeAll(fd: number, bytes: Uint8Array): void {
   let done = 0;
-  while (done < chunk.length) done += writeSync(fd, chunk, done);
+  while (done < bytes.length) done += writeSync(fd, bytes, done);
 }

@@ -37,7 +37,7 @@ function bruteForce(files: readonly LogFile[], base = 0): Map<number, number> {
   for (let changed = true; changed;) {
     changed = false;
     for (const f of files) {
-      for (const [from, c] of [...cost]) {
+      for (const [from, c] of Array.from(cost)) {
         if (from < f.minTxid - 1 || from >= f.maxTxid) continue;
         const total = c + f.sizeBytes + 64 * 1024;
         if (total < (cost.get(f.maxTxid) ?? Infinity)) {

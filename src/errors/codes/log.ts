@@ -98,7 +98,8 @@ export const logCodes = {
     meaning:
       "The database isn't on this disk, and the store can't be asked what was in it. Sluice refuses to start the application, which would create an empty database in its place.",
     normal: "When the store is away while a new machine starts: the platform starts Sluice again until it is back.",
-    remedy: "Make the store reachable. If the database really is new, any store that can be listed and is empty will do.",
+    remedy:
+      "Make the store reachable. If the database really is new, any store that can be listed and is empty will do.",
   },
   "SLU-4501": {
     title: "No backup found",

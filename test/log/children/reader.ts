@@ -2,14 +2,14 @@
 // it saw; exits 1 with what was wrong. Usage: reader.ts FOLLOWED
 import Database from "better-sqlite3";
 
-const db = new Database(process.argv[2]!, { timeout: 20_000, fileMustExist: true });
+const db = new Database(process.argv[2], { timeout: 20_000, fileMustExist: true });
 const versions = db.prepare("SELECT count(DISTINCT ver) AS n, min(ver) AS ver, count(*) AS rows FROM kv");
 const meta = db.prepare("SELECT ver, rows FROM meta");
 let seen = 0;
 let last = 0;
-let stop = false;
-process.stdin.on("end", () => (stop = true)).resume();
-while (!stop) {
+const input = { ended: false };
+process.stdin.on("end", () => (input.ended = true)).resume();
+while (!input.ended) {
   db.exec("BEGIN");
   const a = versions.get() as { n: number; ver: number; rows: number };
   const b = meta.get() as { ver: number; rows: number };
