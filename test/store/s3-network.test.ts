@@ -15,6 +15,38 @@ import { accessKeyId, S3Server, secretAccessKey } from "./s3-server.ts";
 const skip = lacks("weed");
 const keys = { accessKeyId, secretAccessKey };
 
+describe("what an S3 server asks for", () => {
+  /** A server that refuses the first request so, and has an empty object for all others; their times and headers. */
+  async function refusing(status: number, code: string, more: string, headers: http.OutgoingHttpHeaders = {}) {
+    const asked: { readonly atMs: number; readonly date: string }[] = [];
+    const one = http.createServer((request, response) => {
+      const isFirst = asked.push({ atMs: performance.now(), date: String(request.headers["x-amz-date"]) }) === 1;
+      response.writeHead(isFirst ? status : 200, isFirst ? headers : { etag: '"x"', "content-length": 0 });
+      response.end(isFirst ? `<Error><Code>${code}</Code>${more}</Error>` : "");
+    });
+    one.listen(0, "127.0.0.1");
+    await once(one, "listening");
+    const url = new URL(`s3://bucket/x?endpoint=http://127.0.0.1:${(one.address() as AddressInfo).port}`);
+    const store = openS3(url, keys, {});
+    await bytes(await store.get("key"));
+    await store.close();
+    one.close();
+    return asked;
+  }
+
+  test("another clock: requests carry the server's time from then on", async () => {
+    const theirs = new Date(Date.now() + 86_400_000).toISOString();
+    const asked = await refusing(403, "RequestTimeTooSkewed", `<ServerTime>${theirs}</ServerTime>`);
+    const day = (at: number) => new Date(at).toISOString().slice(0, 10).replaceAll("-", "");
+    expect(asked.map(({ date }) => date.slice(0, 8))).toEqual([day(Date.now()), day(Date.now() + 86_400_000)]);
+  });
+
+  test("to be left alone for a while", async () => {
+    const [first, second] = await refusing(503, "SlowDown", "", { "retry-after": "1" });
+    expect(second!.atMs - first!.atMs).toBeGreaterThan(990);
+  });
+});
+
 describe.skipIf(skip)("the way to an S3 store", () => {
   let server: S3Server;
   const opened: http.Server[] = [];
