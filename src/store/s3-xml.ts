@@ -20,6 +20,8 @@ export interface S3Fault {
 export function parseListPage(xml: string): ListPage {
   if (!xml.includes("<ListBucketResult"))
     throw new SluiceError("SLU-3104", "the reply to a listing is not one of S3's");
+  // A shorter listing would be believed: objects that aren't listed don't exist.
+  if (!xml.includes("</ListBucketResult>")) throw new SluiceError("SLU-3101", "the reply to a listing ends early");
   const decode = text(xml, "EncodingType") === "url" ? decodeKey : (key: string) => key;
   const objects = [...xml.matchAll(/<Contents>(.*?)<\/Contents>/gs)].map(([, content = ""]) => ({
     key: decode(text(content, "Key") ?? ""),

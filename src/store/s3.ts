@@ -63,8 +63,9 @@ export class S3Store implements ObjectStore {
         ...(startAfter !== undefined && { "start-after": root + startAfter }),
         ...(next !== undefined && { "continuation-token": next }),
       };
-      const { xml } = await repeat(signal, () => this.#wire.sendForText({ method: "GET", key: "", query, signal }));
-      const page = parseListPage(xml);
+      const page = await repeat(signal, async () =>
+        parseListPage((await this.#wire.sendForText({ method: "GET", key: "", query, signal })).xml),
+      );
       for (const object of page.objects) yield { ...object, key: object.key.slice(root.length) };
       next = page.next;
     }

@@ -165,12 +165,14 @@ describe("S3's replies", () => {
     expect(() => parseListPage(page("", cut))).toThrow("doesn't say where");
   });
 
-  test.each(["", "<html>Welcome to the hotel's network</html>", page("<Contents><Key>a</Key></Contents>")])(
-    "what is no listing is refused, never an empty one: %j",
-    (xml) => {
-      expect(() => parseListPage(xml)).toThrow(/listing/);
-    },
-  );
+  test.each([
+    "",
+    "<html>Welcome to the hotel's network</html>",
+    page("<Contents><Key>a</Key></Contents>"),
+    page(object("a")).slice(0, -1),
+  ])("what is no listing is refused, never an empty one: %j", (xml) => {
+    expect(() => parseListPage(xml)).toThrow(/listing/);
+  });
 
   test("an error, and no error", () => {
     expect(parseFault("<Error><Code>SlowDown</Code><Message>a &amp; b</Message></Error>")).toEqual({
