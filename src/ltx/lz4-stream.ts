@@ -25,7 +25,8 @@ export async function* decompressLz4(name: string, body: AsyncIterable<Uint8Arra
   const [independent, blockSums, sized, contentSum] = [32, 16, 8, 4].map((bit) => (flags & bit) !== 0);
   if (start.readUInt32LE(0) !== MAGIC || flags >> 6 !== 1 || blockCode < 4) throw damaged("is not an LZ4 frame");
   if (!independent || (flags & 1) !== 0) throw damaged("is an LZ4 frame with linked blocks or a dictionary");
-  if (sized) await need(8);
+  const descriptor = sized ? Buffer.concat([start.subarray(4), await need(8)]) : start.subarray(4);
+  if (((xxh32(descriptor.subarray(0, -1)) >>> 8) & 255) !== descriptor.at(-1)) throw damaged("has a damaged header");
   const blockMax = 2 ** (8 + 2 * blockCode);
   const sum = new Xxh32();
   for (;;) {
@@ -34,7 +35,7 @@ export async function* decompressLz4(name: string, body: AsyncIterable<Uint8Arra
     const size = word % UNCOMPRESSED;
     if (size > blockMax) throw damaged(`has a block of ${size} bytes`);
     const raw = await need(size);
-    if (blockSums) await need(4);
+    if (blockSums && (await need(4)).readUInt32LE(0) !== xxh32(raw)) throw damaged("has a damaged block");
     const block = word >= UNCOMPRESSED ? raw : decompress(raw, blockMax);
     if (block === undefined) throw damaged("has a damaged block");
     sum.update(block);
@@ -135,6 +136,12 @@ export class Xxh32 {
     }
     this.#lanes.set([a, b, c, d]);
   }
+}
+
+function xxh32(bytes: Buffer): number {
+  const sum = new Xxh32();
+  sum.update(bytes);
+  return sum.value();
 }
 
 function round(lane: number, input: number): number {

@@ -4,7 +4,6 @@ import { SluiceError } from "../errors/error.ts";
 interface Lz4 {
   compressSync(input: Uint8Array): Buffer;
   uncompressSync(input: Uint8Array): Buffer;
-  compressFrameSync(input: Uint8Array): Buffer;
   decompressFrameSync(input: Uint8Array): Buffer;
 }
 
@@ -31,19 +30,14 @@ export function decompressBlock(bytes: Uint8Array, start: number, end: number, s
   return checked(() => lz4.uncompressSync(bytes.subarray(from, end)), size);
 }
 
-/** A whole LZ4 frame with a content checksum, as Litestream up to 0.5.15 stores a page. */
-export function compressFrame(page: Uint8Array): Uint8Array {
-  return lz4.compressFrameSync(page);
-}
-
 /** The longest LZ4 frame that a page of `size` bytes is read from: twice what an honest one takes. */
 export function frameBytesMax(size: number): number {
   return 2 * size + 64;
 }
 
 /**
- * Decompresses one frame to exactly `size` bytes. Throws SLU-5002 for anything else than a whole, valid frame, and for
- * one so long that it could only be made to fill the memory.
+ * Decompresses one LZ4 frame, as Litestream up to 0.5.15 stores a page, to exactly `size` bytes. Throws SLU-5002 for
+ * anything else than a whole, valid frame, and for one so long that it could only be made to fill the memory.
  */
 export function decompressFrame(frame: Uint8Array, size: number): Uint8Array {
   if (frame.length > frameBytesMax(size))

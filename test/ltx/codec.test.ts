@@ -3,42 +3,31 @@ import { expect, test } from "vitest";
 import { Crc64, CrcShift } from "../../src/ltx/crc64.ts";
 import { LtxDecoder } from "../../src/ltx/decoder.ts";
 import { LtxEncoder } from "../../src/ltx/encoder.ts";
-import { lockPage, type LtxHeader } from "../../src/ltx/header.ts";
+import { FLAG_NO_CHECKSUM, lockPage } from "../../src/ltx/header.ts";
 import { PageSum, sumValue } from "../../src/ltx/page-sum.ts";
 import { recordFields, recordHeader } from "../../src/ltx/record.ts";
-
-const fields = {
-  position: (7n << 32n) | 12n,
-  checksum: 0xfeed_beef_0102_0304n,
-  epoch: 7,
-  writer: 0x1234_5678_9abc_def0n,
-  members: [3, 65535],
-};
-
-function header(pageSize: number, pageCount: number, txid: number): LtxHeader {
-  return recordHeader({ pageSize, pageCount, minTxid: txid, maxTxid: txid, timestampMs: 1_700_000_000_123 }, fields);
-}
-
-function encode(head: LtxHeader, pages: ReadonlyMap<number, Uint8Array>): Uint8Array {
-  const chunks: Uint8Array[] = [];
-  const encoder = new LtxEncoder(head, (chunk) => chunks.push(chunk.slice()));
-  for (const [pgno, page] of pages) encoder.page(pgno, page);
-  const summary = encoder.finish();
-  const file = new Uint8Array(Buffer.concat(chunks));
-  expect(summary.sizeBytes).toBe(file.length);
-  return file;
-}
-
-function decode(file: Uint8Array, chunkBytes = file.length): { head: LtxHeader; pages: Map<number, Uint8Array> } {
-  const pages = new Map<number, Uint8Array>();
-  const decoder = new LtxDecoder("test", { page: (pgno, content) => void pages.set(pgno, Uint8Array.from(content)) });
-  for (let at = 0; at < file.length; at += chunkBytes) decoder.push(file.slice(at, at + chunkBytes));
-  return { head: decoder.end(), pages };
-}
+import { content, decode, encode, fields, header } from "./files.ts";
 
 test("CRC-64/GO-ISO has its check value", () => {
   expect(new Crc64().update(Buffer.from("123456789")).value()).toBe(0xb90956c775a41001n);
   expect(new Crc64().value()).toBe(0n);
+});
+
+test("CRC-64 by tables is CRC-64 bit by bit, wherever the bytes begin", () => {
+  const bitwise = (bytes: Uint8Array): bigint => {
+    let crc = (1n << 64n) - 1n;
+    for (const byte of bytes) {
+      crc ^= BigInt(byte);
+      for (let bit = 0; bit < 8; bit++) crc = (crc & 1n) === 1n ? (crc >> 1n) ^ 0xd800000000000000n : crc >> 1n;
+    }
+    return crc ^ ((1n << 64n) - 1n);
+  };
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 60 }), fc.nat(20), (bytes, start) => {
+      const from = Math.min(start, bytes.length);
+      expect(new Crc64().update(bytes, from).value()).toBe(bitwise(bytes.subarray(from)));
+    }),
+  );
 });
 
 test("a CRC can be continued over bytes of which only the CRC is known", () => {
@@ -111,20 +100,94 @@ test("what was encoded is decoded, in chunks of any size", () => {
   );
 });
 
-function content(pageSize: number, seed: number): Uint8Array {
-  let state = seed | 1;
-  // Half noise, half repetition.
-  return new Uint8Array(pageSize).map((_, i) => {
-    state = Math.imul(state, 1664525) + 1013904223;
-    return i % 64 < 32 ? state >>> 24 : i % 7;
-  });
-}
-
 test("the lock page is never in a file", () => {
   const pgno = lockPage(65536);
   expect(pgno).toBe(16385);
   const encoder = new LtxEncoder(header(65536, 20_000, 2), () => undefined);
   expect(() => encoder.page(pgno, new Uint8Array(65536))).toThrow(/page 16385/);
+});
+
+test("a snapshot beyond 1 GiB goes around the lock page", () => {
+  const pageSize = 65536;
+  const lock = lockPage(pageSize);
+  const last = lock + 1;
+  const page = new Uint8Array(pageSize);
+  let count = 0;
+  let sum = 0;
+  const decoder = new LtxDecoder("snapshot", {
+    page: (pgno) => {
+      count += 1;
+      sum += pgno;
+    },
+  });
+  const encoder = new LtxEncoder(header(pageSize, last, 1), (chunk) => decoder.push(chunk));
+  for (let pgno = 1; pgno <= last; pgno++) if (pgno !== lock) encoder.page(pgno, page);
+  encoder.finish();
+  decoder.end();
+  expect({ count, sum }).toEqual({ count: last - 1, sum: (last * (last + 1)) / 2 - lock });
+});
+
+test("pages on both sides of the lock page are read, the lock page is refused", () => {
+  const pages = new Map([16384, 16386].map((pgno) => [pgno, content(65536, pgno)]));
+  const file = encode(header(65536, 20_000, 2), pages);
+  expect(decode(file).pages).toEqual(pages);
+  const frame = Buffer.alloc(4);
+  frame.writeUInt32BE(16386);
+  const at = Buffer.from(file).indexOf(frame, 200);
+  file[at + 3] = 16385 & 255;
+  expect(() => decode(file)).toThrow(/has page 16385/);
+});
+
+test("a header is 100 bytes, each field at its place", () => {
+  const about = { pageSize: 65536, pageCount: 0x01020304, minTxid: 5, maxTxid: 2 ** 53 - 1, timestampMs: 1 };
+  const bytes = encode(recordHeader(about, fields), new Map()).subarray(0, 100);
+  expect(Buffer.from(bytes).toString("hex")).toBe(
+    [
+      "4c545831" + "00000002" + "00010000" + "01020304",
+      "0000000000000005" + "001fffffffffffff" + "0000000000000001",
+      "0000000000000000" + "0000000000000020" + "0000000000000000",
+      "12345678" + "9abcdef0" + "000000070000000c",
+      "feedbeef01020304" + "0003ffff0000" + "0000" + "00000007",
+    ].join(""),
+  );
+});
+
+test("a header that no reader of LTX would accept is refused, written or read", () => {
+  const good = header(4096, 9, 3);
+  const bytes = encode(good, new Map());
+  const set = (at: number, value: number): (() => unknown) => {
+    const damaged = Buffer.from(bytes);
+    damaged[at] = value;
+    return () => decode(damaged);
+  };
+  const wrong = [
+    { bad: { ...good, pageSize: 256 }, read: set(10, 1) },
+    { bad: { ...good, pageSize: 5000 }, read: set(11, 1) },
+    { bad: { ...good, flags: 4 | FLAG_NO_CHECKSUM }, read: set(7, 6) },
+    { bad: { ...good, minTxid: 0 }, read: set(23, 0) },
+    { bad: { ...good, minTxid: 4 }, read: set(23, 4) },
+    { bad: { ...good, maxTxid: 2 ** 53 }, read: set(25, 0x20) },
+    { bad: { ...good, pageCount: 0 }, read: set(15, 0) },
+    { bad: { ...good, timestampMs: 2 ** 54 }, read: set(32, 1) },
+    { bad: { ...good, preApplyChecksum: 1n << 63n }, read: set(40, 0x80) },
+    { bad: { ...good, flags: 0 }, read: set(7, 0) },
+    { bad: { ...good, walOffset: -1n }, read: set(48, 0x80) },
+    { bad: { ...good, walOffset: 0n }, read: set(55, 0) },
+  ];
+  for (const { bad, read } of wrong) {
+    expect(() => encode(bad, new Map())).toThrow(expect.objectContaining({ code: "SLU-5000" }));
+    expect(read).toThrow(expect.objectContaining({ code: "SLU-5001" }));
+  }
+});
+
+test("a file of Litestream has no fields of Sluice's", () => {
+  const good = header(4096, 9, 3);
+  expect(recordFields({ ...good, reserved: new Uint8Array(20) })).toBeUndefined();
+  expect(recordFields({ ...good, nodeId: 0n })).toBeUndefined();
+  expect(recordFields({ ...good, walSalt1: 0, walSalt2: 0 })).toBeUndefined();
+  expect(recordFields({ ...good, walOffset: 4152n })).toBeUndefined();
+  expect(() => recordHeader(good, { ...fields, writer: 0n })).toThrow(/needs a writer/);
+  expect(() => recordHeader(good, { ...fields, members: [1, 2, 3, 4] })).toThrow(/three members/);
 });
 
 test("every truncation and every flipped bit is an error; a flip that LZ4 decodes to the same bytes is harmless", () => {
