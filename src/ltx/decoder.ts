@@ -204,13 +204,6 @@ export class LtxDecoder {
   }
 }
 
-/** Feeds a whole stream through a decoder. Rejects with SLU-5001 or SLU-5002 for a damaged file. */
-export async function decodeLtx(name: string, body: AsyncIterable<Uint8Array>, sink: PageSink): Promise<LtxHeader> {
-  const decoder = new LtxDecoder(name, sink);
-  for await (const chunk of body) decoder.push(chunk);
-  return decoder.end();
-}
-
 function uint32(bytes: Uint8Array, at: number): number {
   return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
 }

@@ -1,6 +1,6 @@
 import { SluiceError } from "../errors/error.ts";
 import { FileCrc } from "./file-crc.ts";
-import { encodeHeader, HEADER_BYTES, type LtxHeader, lockPage, PAGE_FLAG_SIZE, PAGE_HEADER_BYTES } from "./header.ts";
+import { encodeHeader, type LtxHeader, lockPage, PAGE_FLAG_SIZE, PAGE_HEADER_BYTES } from "./header.ts";
 import { IndexBuilder } from "./page-index.ts";
 import { compressBlock } from "./lz4.ts";
 import { PageSum } from "./page-sum.ts";
@@ -125,6 +125,3 @@ function setUint32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 2] = value >>> 8;
   bytes[at + 3] = value;
 }
-
-/** The smallest LTX file: header, end of pages, empty index, trailer. */
-export const SMALLEST_BYTES = HEADER_BYTES + PAGE_HEADER_BYTES + 1 + 8 + 16;
