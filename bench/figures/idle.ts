@@ -136,8 +136,6 @@ async function protect(scratch: string, count: number): Promise<Background> {
 
 async function allProtected(db: string, count: number): Promise<boolean> {
   try {
-    const status = JSON.parse(await run(sluice, ["status", "--json", db])) as { running?: unknown };
-    if (status.running === undefined) return false;
     const states = await new Control(db).states();
     return states.length === count && states.every((state) => state === "protected");
   } catch {
