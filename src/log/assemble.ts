@@ -2,7 +2,7 @@ import { ftruncateSync } from "node:fs";
 import { setImmediate as yieldLoop } from "node:timers/promises";
 import { SluiceError } from "../errors/error.ts";
 import { Crc64 } from "../ltx/crc64.ts";
-import { CHECKSUM_FLAG, HEADER_BYTES } from "../ltx/header.ts";
+import { CHECKSUM_FLAG, HEADER_BYTES, PAGE_HEADER_BYTES } from "../ltx/header.ts";
 import { lockPageOf } from "../sqlite/database-header.ts";
 import type { ObjectStore } from "../store/store.ts";
 import { combineCrc } from "./crc-combine.ts";
@@ -87,7 +87,7 @@ export class Assembler {
 
   /**
    * Fetches and decodes the files of `plan`. `onSize` is told the size of the database before anything is written and
-   * may refuse by throwing. `partial`: the plan begins at a state that is not in the file, so pages may be missing.
+   * may refuse by throwing. `basePages`: the plan begins at a state of that many pages, which are not in the file.
    *
    * Throws SLU-3404 when an object has vanished (plan anew, and call again), SLU-5001, SLU-5002 and SLU-4509 for
    * damage, and what store and disk throw.
@@ -95,7 +95,7 @@ export class Assembler {
   async assemble(
     plan: Plan,
     onSize: (bytes: number) => Promise<void>,
-    options: { readonly partial?: boolean } = {},
+    options: { readonly basePages?: number } = {},
   ): Promise<Assembly> {
     if (plan.txid !== this.#txid) this.#begin(plan.txid);
     const { fd } = this.#options;
@@ -122,6 +122,7 @@ export class Assembler {
         const header: FileHead = opened?.header ?? this.#finished.get(files[i]!.key)!;
         if (head === undefined) {
           head = header;
+          ensurePossible(header, plan, options.basePages ?? 0);
           await onSize(header.pageCount * header.pageSize);
           if (this.#sums.length === 0) {
             this.#sums = new Int32Array(new SharedArrayBuffer(8 * header.pageCount));
@@ -145,7 +146,7 @@ export class Assembler {
       throw firstCause(error, results);
     }
     const { pageSize, pageCount } = head!;
-    if (options.partial !== true) ensureComplete(this.#final, pageCount, pageSize, plan);
+    if (options.basePages === undefined) ensureComplete(this.#final, pageCount, pageSize, plan);
     ftruncateSync(fd, pageCount * pageSize);
     const checksum = await xorOf(this.#sums);
     return { head: head!, pageSize, pageCount, pages: this.#final, sums: this.#sums, checksum };
@@ -260,6 +261,18 @@ function segmentEnd({ offsets, pages, header }: OpenedFile, first: number): numb
   let last = first + 1;
   while (last < most && offsets[last]! < end) last++;
   return last;
+}
+
+/**
+ * A page count that no checksum has confirmed yet decides how much memory and disk are asked for: no more than the
+ * files can hold.
+ */
+function ensurePossible({ pageCount }: FileHead, plan: Plan, basePages: number): void {
+  // Its frame's header and size, and a byte of content; the lock page has none.
+  const most = basePages + 1 + plan.sizeBytes / (PAGE_HEADER_BYTES + 5);
+  if (pageCount <= most) return;
+  const { key } = plan.files.at(-1)!;
+  throw new SluiceError("SLU-4509", `${key} says that the database has ${pageCount} pages, which its files can't hold`);
 }
 
 function ensureComplete(pages: PageSet, pageCount: number, pageSize: number, plan: Plan): void {

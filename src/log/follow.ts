@@ -233,7 +233,8 @@ class Follower {
     const scratch = await RestoreTarget.create(path, { force: true });
     const assembler = new Assembler({ store, fd: scratch.fd, signal: this.#signal, onBytes: () => {} });
     try {
-      const assembly = await assembler.assemble(plan, () => scratch.ensureRoom(2 * plan.sizeBytes), { partial: true });
+      const room = () => scratch.ensureRoom(2 * plan.sizeBytes);
+      const assembly = await assembler.assemble(plan, room, { basePages: Math.ceil((await stat(path)).size / 512) });
       return await this.#applyAssembly(plan, assembly, scratch.fd);
     } catch (error) {
       throw writeError(path, error);

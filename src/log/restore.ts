@@ -7,7 +7,7 @@ import { formatTxid, LogLayout } from "./layout.ts";
 import { listOld, restoreOld } from "./litestream03.ts";
 import { chooseState, type RestoreGoal } from "./restore-goal.ts";
 import { Progress, type RestoreProgress } from "./restore-progress.ts";
-import { RestoreTarget } from "./target.ts";
+import { RestoreTarget, writeError } from "./target.ts";
 import type { Plan } from "./plan.ts";
 
 /** How often a restore plans anew when objects that it had planned were gone before it read them. */
@@ -95,6 +95,8 @@ export async function restore(options: RestoreOptions): Promise<Restored> {
       elapsedMs: Date.now() - startedMs,
       checkMs,
     };
+  } catch (error) {
+    throw writeError(target.path, error);
   } finally {
     await target.discard();
   }

@@ -17,7 +17,7 @@ export class Litestream {
     writeFileSync(config, settings);
     this.#process = spawn(binary, ["replicate", "-config", config], {
       stdio: "ignore",
-      env: { ...process.env, ...environment },
+      env: clean(environment),
     });
   }
 
@@ -26,6 +26,12 @@ export class Litestream {
     this.#process.kill("SIGTERM");
     await once(this.#process, "exit");
   }
+}
+
+/** Without a certificate bundle for S3 that this machine may have: Litestream can't take one. */
+function clean(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const { AWS_CA_BUNDLE: _, ...inherited } = process.env;
+  return { ...inherited, ...environment };
 }
 
 /** Settings of Litestream 0.5 with which much happens in ten seconds: three levels, snapshots, retention of level 0. */
@@ -64,6 +70,9 @@ export async function churn(db: string, durationMs: number): Promise<void> {
   app.close();
 }
 
+const NOTHING_THERE =
+  /transaction not available|timestamp does not exist|no matching backups|no snapshots? (found|available)/i;
+
 /** What `litestream restore` makes of it; false when it says that there's nothing for these arguments. */
 export async function litestreamRestore(
   binary: string,
@@ -74,9 +83,11 @@ export async function litestreamRestore(
 ): Promise<boolean> {
   for (const suffix of ["", "-wal", "-shm"]) rmSync(output + suffix, { force: true });
   try {
-    await run(binary, ["restore", "-o", output, ...args, url], { env: { ...process.env, ...environment } });
-  } catch {
-    return false;
+    await run(binary, ["restore", "-o", output, ...args, url], { env: clean(environment) });
+  } catch (error) {
+    const { stderr } = error as { readonly stderr: string };
+    if (NOTHING_THERE.test(stderr)) return false;
+    throw new Error(stderr, { cause: error });
   }
   return existsSync(output) && statSync(output).size > 0;
 }
