@@ -1,10 +1,11 @@
-import { closeSync, fsyncSync, ftruncateSync, mkdirSync, openSync, statSync } from "node:fs";
+import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import path from "node:path";
 import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import { recordHeader } from "../ltx/record.ts";
 import { SHARED_FIRST, SHARED_SIZE, tryLock, unlock } from "../sqlite/locks.ts";
+import { makeDirectory, syncDirectory } from "./directories.ts";
 import { fileError } from "./files.ts";
 import { writeAt } from "./io.ts";
 import { readLocal } from "./local-batches.ts";
@@ -69,9 +70,12 @@ export async function quarantinePages(
 ): Promise<string> {
   const dir = path.join(stateDir, "quarantine");
   const target = path.join(dir, `${state.sealedPosition.toString(16).padStart(16, "0")}-${Date.now()}.ltx`);
-  mkdirSync(dir, { recursive: true, mode: 0o700 });
-  const fd = openSync(target, "wx", 0o600);
+  const temporary = `${target}.tmp`;
+  let fd: number | undefined;
   try {
+    makeDirectory(dir);
+    const to = openSync(temporary, "wx", 0o600);
+    fd = to;
     let offset = 0;
     const { pageSize, pageCount } = view;
     const txid = state.sealedTxid + 1;
@@ -84,7 +88,7 @@ export async function quarantinePages(
       members: [],
     };
     const encoder = new LtxEncoder(recordHeader(about, fields), (chunk) => {
-      writeAt(fd, chunk, 0, chunk.length, offset);
+      writeAt(to, chunk, 0, chunk.length, offset);
       offset += chunk.length;
     });
     const content = Buffer.alloc(pageSize);
@@ -93,11 +97,14 @@ export async function quarantinePages(
       encoder.page(pgno, content);
     }
     encoder.finish();
-    fsyncSync(fd);
+    fsyncSync(to);
+    renameSync(temporary, target);
+    syncDirectory(dir);
   } catch (error) {
+    rmSync(temporary, { force: true });
     throw fileError(error, target, "write");
   } finally {
-    closeSync(fd);
+    if (fd !== undefined) closeSync(fd);
   }
   return target;
 }

@@ -12,8 +12,15 @@ import { adopt, seal, type Sealed, sealedPath, type SealName, sealNow, type Seal
 import { emptyState, type PersistedState, type StateFile } from "./state.ts";
 import { saveSums } from "./sums-file.ts";
 
-/** Confirmed batches that stay on disk before the table of page sums is saved and they are deleted. */
+/** Confirmed batches stay on disk until the table of page sums, 8 bytes a page, is saved: not before this many, … */
 const KEEP_LOCAL = 32;
+/** … nor before they are several times as large as the table, so that saving it costs little of what sealing costs; */
+const KEEP_TABLES = 4;
+/** but at the latest when there are so many of them, … */
+const MOST_LOCAL = 1024;
+/** … or when the next start would have to read so much more than the table. */
+const MOST_TABLES = 64;
+const MOST_EXTRA_BYTES = 4 * 1024 * 1024;
 /** Batches that may wait for the store. */
 const MOST_FROZEN = 24;
 /** Names that are left out where it is not known how many commits an earlier life has named. */
@@ -46,6 +53,7 @@ export class Batches {
   #beforeClaim: PersistedState | undefined;
   #claimedFrame = 0;
   #savedTxid = 0;
+  #unsavedBytes = 0;
   onFrozen: (batch: FrozenBatch) => void = () => undefined;
 
   /**
@@ -138,7 +146,15 @@ export class Batches {
       takeover: decided ? undefined : this.#state.takeover,
     });
     if (decided) this.#wal.sealed(this.#claimedFrame);
-    if (txid - this.#savedTxid >= KEEP_LOCAL) await this.tidy();
+    this.#unsavedBytes += batch.sizeBytes;
+    if (this.#isTidyDue(txid)) await this.tidy();
+  }
+
+  #isTidyDue(txid: number): boolean {
+    const tableBytes = 8 * this.#sums.count;
+    if (this.#unsavedBytes >= MOST_TABLES * tableBytes + MOST_EXTRA_BYTES) return true;
+    const slots = txid - this.#savedTxid;
+    return slots >= MOST_LOCAL || (slots >= KEEP_LOCAL && this.#unsavedBytes >= KEEP_TABLES * tableBytes);
   }
 
   async freezeTakeover(options: {
@@ -263,6 +279,7 @@ export class Batches {
     await this.#wal.sync();
     await saveSums(this.#file.dir, sealedTxid, this.#sums);
     this.#savedTxid = sealedTxid;
+    this.#unsavedBytes = 0;
     for (const txid of localSlots(this.#file.dir)) {
       if (txid <= confirmed.txid) await removeFile(sealedPath(this.#file.dir, txid));
     }

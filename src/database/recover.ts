@@ -24,6 +24,8 @@ export interface RecoverOptions {
   readonly state: PersistedState | undefined;
   /** The WAL has the sealed frame, with its salts and checksum: what follows it is known, commit by commit. */
   readonly continues: boolean;
+  /** The WAL is of the sealed frame's generation, and yet has another frame there or none: its end was lost. */
+  readonly endLost: boolean;
   /** The file is as a clean stop left it, and there is nothing in the WAL. */
   readonly untouched: boolean;
   /** The boot of the machine now. */
@@ -45,16 +47,19 @@ export async function recover(options: RecoverOptions): Promise<Recovery> {
   const live = await sumsOf(view);
   const pages = differing(sums, live);
   if (pages.length === 0 && live.count === sums.count) return { kind: "in-step", sums };
-  if (state.bootId !== options.bootId) {
+  // A clean stop leaves nothing that a power loss could take.
+  if (state.clean === undefined && state.bootId !== options.bootId) {
     const behind = await lostTail(stateDir, state, pages, live);
-    if (behind !== undefined) return behind;
+    // Content that no batch knows, and no sign of a loss: that is what an application did while Sluice was away.
+    const isLoss = options.endLost || state.puttingBack || behind?.unknown.length === 0;
+    if (behind !== undefined && isLoss) return behind;
   }
   return { kind: "changed", sums, pages };
 }
 
 /** The sums of the sealed state: the saved table, brought forward by local batches; undefined when that fails. */
 async function sealedSums(stateDir: string, state: PersistedState): Promise<PageSums | undefined> {
-  const saved = loadSums(stateDir);
+  const saved = await loadSums(stateDir);
   let sums = saved?.sums ?? new PageSums();
   let txid = saved?.txid ?? 0;
   if (txid > state.sealedTxid) return undefined;
@@ -114,9 +119,9 @@ async function lostTail(
   state: PersistedState,
   pages: readonly number[],
   live: PageSums,
-): Promise<Recovery | undefined> {
+): Promise<Extract<Recovery, { kind: "behind" }> | undefined> {
   const slots = localSlots(stateDir).filter((txid) => txid <= state.sealedTxid);
-  const earlier = loadSums(stateDir)?.sums ?? new PageSums();
+  const earlier = (await loadSums(stateDir))?.sums ?? new PageSums();
   const wanted = new Set(pages);
   const covered = new Set<number>();
   const known = new Set<number>();

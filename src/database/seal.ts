@@ -1,4 +1,4 @@
-import { closeSync, fsync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from "node:fs";
+import { closeSync, fsync, fsyncSync, openSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { LtxEncoder } from "../ltx/encoder.ts";
@@ -8,6 +8,7 @@ import type { Position } from "../ltx/position.ts";
 import { recordHeader } from "../ltx/record.ts";
 import { FRAME_HEADER_BYTES, frameOffset } from "../sqlite/wal.ts";
 import type { FrozenBatch } from "./contract.ts";
+import { makeDirectory, syncDirectory } from "./directories.ts";
 import { type DatabaseFiles, fileError } from "./files.ts";
 import type { FrameList } from "./frame-list.ts";
 import { readAt, writeAt } from "./io.ts";
@@ -91,12 +92,7 @@ export function sealNow(source: SealSource, cut: BatchCut, name: SealName, state
     while (step.done !== true) step = work.next();
     fsyncSync(file.fd);
     file.place();
-    const dir = openSync(path.dirname(target), "r");
-    try {
-      fsyncSync(dir);
-    } finally {
-      closeSync(dir);
-    }
+    syncDirectory(path.dirname(target));
     return step.value;
   } catch (error) {
     file.discard();
@@ -183,7 +179,7 @@ class TemporaryFile {
     this.target = target;
     this.#temporary = `${target}.tmp`;
     try {
-      mkdirSync(path.dirname(target), { recursive: true, mode: 0o700 });
+      makeDirectory(path.dirname(target));
       this.fd = openSync(this.#temporary, "w", 0o600);
     } catch (error) {
       throw fileError(error, target, "create");

@@ -92,13 +92,17 @@ async function startOpened(
   const { frame } = wal.capture;
   const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
   const view = wal.view(frame, wal.capture.size);
-  const recovery = await recover({ stateDir: file.dir, state, continues, untouched, bootId, view });
+  const { salt1, salt2 } = wal.capture.place;
+  const endLost = !continues && state?.place?.salt1 === salt1 && state.place.salt2 === salt2;
+  const recovery = await recover({ stateDir: file.dir, state, continues, endLost, untouched, bootId, view });
   onEvent({ type: "recovered", how: recovery.kind, detail: describe(recovery, commits) });
   if (recovery.kind === "behind") {
     if (recovery.unknown.length > 0 && state !== undefined) {
       const path = await quarantinePages(file.dir, state, view, recovery.unknown);
       onEvent({ type: "quarantined", path, pages: recovery.unknown.length });
     }
+    // Killed in the middle of it, the database is a mixture, and its WAL is no witness any more.
+    if (state !== undefined) await file.write({ ...state, puttingBack: true });
     return { slots: recovery.slots };
   }
   let durable = 0;
@@ -118,7 +122,7 @@ async function startOpened(
   }
   open.open();
   // From here on a difference is no power loss of an earlier boot.
-  if (state !== undefined && state.bootId !== bootId) await file.write({ ...state, bootId });
+  if (state !== undefined && state.bootId !== bootId) await file.write({ ...state, bootId, puttingBack: false });
   const sums = recovery.kind === "unknown" ? new PageSums() : recovery.sums;
   const isUncounted = recovery.kind !== "in-step";
   const batches = new Batches({ file, wal, open, sums, commits, isUncounted, bootId });

@@ -1,4 +1,4 @@
-import { closeSync, constants, fdatasync, fdatasyncSync, fsyncSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { closeSync, constants, fdatasync, fdatasyncSync, fsyncSync, openSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { SluiceError } from "../errors/error.ts";
@@ -6,8 +6,10 @@ import { Crc64 } from "../ltx/crc64.ts";
 import { NOTHING, type Position } from "../ltx/position.ts";
 import type { WalPlace } from "./capture.ts";
 import type { FrozenBatch, LogState } from "./contract.ts";
+import { makeDirectory, syncDirectory } from "./directories.ts";
 import { type FileMark, fileError } from "./files.ts";
 import { readAt, writeAt } from "./io.ts";
+import { sealedPath } from "./seal.ts";
 
 /** What a node remembers of one database. Everything but `frozen` and `confirmed` speaks of the last sealed batch. */
 export interface PersistedState {
@@ -36,6 +38,8 @@ export interface PersistedState {
   readonly bootId: string;
   /** After a clean stop: identifies the database file, which then holds exactly the sealed state. */
   readonly clean: FileMark | undefined;
+  /** Commits that a power loss took are being put back into the database: what is in it now does not count. */
+  readonly puttingBack: boolean;
 }
 
 export const emptyState: PersistedState = {
@@ -55,12 +59,15 @@ export const emptyState: PersistedState = {
   takeover: undefined,
   bootId: "",
   clean: undefined,
+  puttingBack: false,
 };
 
 /** One of the two places in the file; a state with all its frozen batches fits into it. */
 const SLOT_BYTES = 16 * 1024;
 const HEAD_BYTES = 24;
 const FILE = "state";
+/** Whose values are u64; they stand as "0x…" in the document. */
+const U64_KEYS = new Set(["position", "sealedPosition", "checksum", "sealedChecksum", "writer"]);
 const datasync = promisify(fdatasync);
 
 /**
@@ -79,7 +86,7 @@ export class StateFile {
   constructor(dir: string) {
     this.dir = dir;
     try {
-      mkdirSync(dir, { mode: 0o700, recursive: true });
+      makeDirectory(dir);
       this.#fd = openSync(path.join(dir, FILE), constants.O_RDWR | constants.O_CREAT, 0o600);
     } catch (error) {
       throw fileError(error, dir, "open the state");
@@ -87,17 +94,17 @@ export class StateFile {
     const bytes = Buffer.alloc(2 * SLOT_BYTES);
     const length = readAt(this.#fd, bytes, bytes.length, 0);
     for (const slot of [0, 1]) {
-      const found = decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES));
+      const found = decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES), dir);
       if (found === undefined || found.counter <= this.#counter) continue;
       this.#counter = found.counter;
       this.#state = found.state;
     }
-    // The first state ever can be broken off; from the second on, one of the two is whole.
-    if (this.#state === undefined && bytes.readBigUInt64BE(0) !== 0n && bytes.readBigUInt64BE(SLOT_BYTES) !== 0n) {
+    // The first state ever (it goes to the second place) can be broken off; from then on one of the two is whole.
+    if (this.#state === undefined && (bytes.readBigUInt64BE(0) !== 0n || bytes.readBigUInt64BE(SLOT_BYTES) > 1n)) {
       closeSync(this.#fd);
       throw new SluiceError("SLU-2014", `${path.join(dir, FILE)} holds no whole state`);
     }
-    if (length < bytes.length) this.#reserve();
+    if (length < bytes.length) this.#reserve(length);
   }
 
   /** Undefined for a database that has no state yet. */
@@ -131,10 +138,13 @@ export class StateFile {
     closeSync(this.#fd);
   }
 
-  #reserve(): void {
+  /** Gives the file its whole length, so that later writes need no room on the disk. */
+  #reserve(from: number): void {
     try {
-      writeAt(this.#fd, Buffer.alloc(2 * SLOT_BYTES), 0, 2 * SLOT_BYTES, 0);
+      const missing = 2 * SLOT_BYTES - from;
+      writeAt(this.#fd, Buffer.alloc(missing), 0, missing, from);
       fsyncSync(this.#fd);
+      syncDirectory(this.dir);
     } catch (error) {
       closeSync(this.#fd);
       throw fileError(error, this.dir, "write the state");
@@ -165,14 +175,17 @@ export function peekState(dir: string): PersistedState | undefined {
     return undefined;
   }
   if (bytes.length < 2 * SLOT_BYTES) return undefined;
-  const slots = [0, 1].map((slot) => decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES)));
+  const slots = [0, 1].map((slot) => decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES), dir));
   return slots.filter((slot) => slot !== undefined).toSorted((a, b) => b.counter - a.counter)[0]?.state;
 }
 
+/** Without the paths of frozen batches: the directory may be moved, and long ones would not fit. */
 function encodeSlot(counter: number, state: PersistedState): Buffer {
-  const json = Buffer.from(
-    JSON.stringify(state, (_key, value: unknown) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value)),
-  );
+  const document = JSON.stringify(state, (key, value: unknown) => {
+    if (key === "path") return undefined;
+    return typeof value === "bigint" ? `0x${value.toString(16)}` : value;
+  });
+  const json = Buffer.from(document);
   const slot = Buffer.alloc(HEAD_BYTES + json.length);
   if (slot.length > SLOT_BYTES) throw new SluiceError("SLU-2000", `a state of ${slot.length} bytes`);
   slot.writeBigUInt64BE(BigInt(counter), 0);
@@ -182,16 +195,17 @@ function encodeSlot(counter: number, state: PersistedState): Buffer {
   return slot;
 }
 
-function decodeSlot(slot: Buffer): { counter: number; state: PersistedState } | undefined {
+function decodeSlot(slot: Buffer, dir: string): { counter: number; state: PersistedState } | undefined {
   const counter = Number(slot.readBigUInt64BE(0));
   const length = Number(slot.readBigUInt64BE(8));
   if (counter === 0 || length > SLOT_BYTES - HEAD_BYTES) return undefined;
   const whole = slot.subarray(0, HEAD_BYTES + length);
   if (crcOf(whole) !== whole.readBigUInt64BE(16)) return undefined;
-  const state = JSON.parse(whole.toString("utf8", HEAD_BYTES), (_key, value: unknown) =>
-    typeof value === "string" && value.startsWith("0x") ? BigInt(value) : value,
+  const state = JSON.parse(whole.toString("utf8", HEAD_BYTES), (key, value: unknown) =>
+    typeof value === "string" && U64_KEYS.has(key) ? BigInt(value) : value,
   ) as PersistedState;
-  return { counter, state };
+  const frozen = state.frozen.map((batch) => ({ ...batch, path: sealedPath(dir, batch.txid) }));
+  return { counter, state: { ...state, frozen } };
 }
 
 /** Of everything in a slot but the checksum itself. */
