@@ -1,9 +1,11 @@
+import { crcKernel, type CrcKernel } from "./crc64-kernel.ts";
+
 /**
  * CRC-64/GO-ISO, the checksum of LTX files and the base of Sluice's page sums: reflected polynomial
  * 0xD800000000000000, start and final value all ones. Check value of "123456789": b90956c775a41001.
  *
  * 64-bit values are two 32-bit halves, so that nothing is allocated and no BigInt is computed per byte; eight tables
- * (slicing-by-8) take eight bytes a step.
+ * (slicing-by-8) take eight bytes a step. Pages and other long runs go through the kernel in WebAssembly.
  */
 const POLY_HI = 0xd8000000;
 const LO = new Int32Array(8 * 256);
@@ -26,6 +28,12 @@ for (let i = 256; i < 8 * 256; i++) {
   LO[i] = ((lo >>> 8) | (hi << 24)) ^ LO[lo & 255]!;
   HI[i] = (hi >>> 8) ^ HI[lo & 255]!;
 }
+
+/** Below this the kernel isn't worth the copy. */
+const KERNEL_BYTES_MIN = 256;
+
+/** Made when it's needed first; `undefined` where there can't be one. */
+let kernel: CrcKernel | undefined | "not made yet" = "not made yet";
 
 /** A running CRC. `lo` and `hi` are the halves of its value so far; both are read as signed 32-bit integers. */
 export class Crc64 {
@@ -57,6 +65,29 @@ export class Crc64 {
   }
 
   update(bytes: Uint8Array, start = 0, end = bytes.length): this {
+    return this.#byTables(bytes, end - start < KERNEL_BYTES_MIN ? start : this.#byKernel(bytes, start, end), end);
+  }
+
+  /** Takes whole steps of the kernel; returns where it stopped. */
+  #byKernel(bytes: Uint8Array, start: number, end: number): number {
+    if (kernel === "not made yet") kernel = crcKernel(LO.subarray(0, 256), HI.subarray(0, 256));
+    if (kernel === undefined) return start;
+    const { window, state, run } = kernel;
+    state[0] = this.#lo;
+    state[1] = this.#hi;
+    let at = start;
+    while (end - at >= 16) {
+      const count = Math.min(window.length, end - at) & ~15;
+      window.set(bytes.subarray(at, at + count));
+      run(count);
+      at += count;
+    }
+    this.#lo = state[0]!;
+    this.#hi = state[1]!;
+    return at;
+  }
+
+  #byTables(bytes: Uint8Array, start: number, end: number): this {
     let lo = this.#lo;
     let hi = this.#hi;
     let i = start;

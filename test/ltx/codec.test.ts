@@ -1,3 +1,5 @@
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Crc64, CrcShift } from "../../src/ltx/crc64.ts";
@@ -28,6 +30,37 @@ test("CRC-64 by tables is CRC-64 bit by bit, wherever the bytes begin", () => {
       expect(new Crc64().update(bytes, from).value()).toBe(bitwise(bytes.subarray(from)));
     }),
   );
+});
+
+test("the kernel for long runs goes on where the tables stopped, and the other way round", () => {
+  const noise = content(200_000, 11);
+  fc.assert(
+    fc.property(fc.nat(150_000), fc.nat(50_000), fc.nat(300), (start, length, before) => {
+      const from = Math.min(start, before);
+      const whole = new Crc64().update(noise, start - from, start).update(noise, start, start + length);
+      const pieces = new Crc64();
+      for (let at = start - from; at < start + length; at += 100) {
+        pieces.update(noise, at, Math.min(at + 100, start + length));
+      }
+      expect(whole.value()).toBe(pieces.value());
+    }),
+    { numRuns: 40 },
+  );
+  // More than the kernel's window at once.
+  const pieces = new Crc64();
+  for (let at = 0; at < noise.length; at += 200) pieces.update(noise, at, at + 200);
+  expect(new Crc64().update(noise).value()).toBe(pieces.value());
+});
+
+test("where WebAssembly gets no memory, the CRC is the same", async () => {
+  const file = new URL("../../src/ltx/crc64.ts", import.meta.url).href;
+  const program = `
+    const { Crc64 } = await import(${JSON.stringify(file)});
+    WebAssembly.Instance = class { constructor() { throw new RangeError("out of memory"); } };
+    process.stdout.write(String(new Crc64().update(new Uint8Array(5000).fill(7)).value()));
+  `;
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", program]);
+  expect(BigInt(stdout)).toBe(new Crc64().update(new Uint8Array(5000).fill(7)).value());
 });
 
 test("a CRC can be continued over bytes of which only the CRC is known", () => {
