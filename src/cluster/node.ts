@@ -129,15 +129,18 @@ export class Node extends EventEmitter<Events> {
       await Promise.all((await databasesIn(store, db.pattern, db.recursive)).map((relative) => protect(relative)));
     const first: Promise<void>[] = [];
     let scanning = true;
+    // One database that can't be protected must not keep the others down; it's failed in status, health and metrics.
+    const alone = (relative: string): Promise<void> =>
+      protect(relative).catch((error: unknown) => {
+        log.error({ db: path.join(db.dir, relative) }, `not protected: ${String(error)}`);
+      });
     const directory = new DatabaseDirectory({
       dir: db.dir,
       pattern: db.pattern,
       recursive: db.recursive,
       onAppeared: (relative) => {
-        const ready = protect(relative);
+        const ready = alone(relative);
         if (scanning) first.push(ready);
-        else
-          ready.catch((error: unknown) => log.error({ err: error, db: relative }, "a new database is not protected"));
       },
       onGone: (relative) => {
         started.delete(relative);

@@ -51,8 +51,11 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
   database.on("database", (event) => {
     switch (event.type) {
       case "failed":
-      case "lost":
         fail(event.error);
+        break;
+      case "lost":
+        // Follows as a failure of the whole database, which is then opened again.
+        log.debug({ cause: event.error.message }, "lost");
         break;
       case "backlog":
         if (event.on) log.warn({ code: "SLU-2011", frames: event.frames }, "a reader keeps the WAL from being merged");
