@@ -180,6 +180,7 @@ test("a store that is away is waited for", async () => {
     throw new SluiceError("SLU-3103", "away");
   };
   while (following.problems.length < 2) await sleep(5);
+  expect(following.problems[0]).toMatchObject({ code: "SLU-3103" });
   log.commit(20);
   store.list = list;
   await following.until(2);

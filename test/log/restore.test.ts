@@ -353,10 +353,9 @@ test("files are described with what their headers say", async () => {
   begin();
   tenRecords();
   const all = await describeLog({ store, prefix: "" });
-  expect(all.map(({ level, minTxid, maxTxid }) => `${level}/${minTxid}-${maxTxid}`)).toEqual([
-    ...["0/7-7", "0/8-8", "0/9-9", "0/10-10"],
-    ...["1/4-6", "1/6-8", "2/1-3", "9/1-4"],
-  ]);
+  expect(all.map(({ level, minTxid, maxTxid }) => `${level}/${minTxid}-${maxTxid}`)).toEqual(
+    "0/7-7 0/8-8 0/9-9 0/10-10 1/4-6 1/6-8 2/1-3 9/1-4".split(" "),
+  );
   expect(all[0]).toMatchObject({
     timestampMs: FIRST_MS + 7 * TICK_MS,
     pageSize: 4096,
