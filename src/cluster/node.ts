@@ -11,6 +11,7 @@ import { DatabaseDirectory } from "./directory.ts";
 import { databasesIn } from "./discover.ts";
 import { observe, updateGauges } from "./observe.ts";
 import { ProtectedDatabase } from "./protected-database.ts";
+import { isThere } from "./restore-missing.ts";
 import type { NodeEvent, NodeStatus } from "./status.ts";
 import { Stores } from "./stores.ts";
 import { VERSION } from "./version.ts";
@@ -125,8 +126,6 @@ export class Node extends EventEmitter<Events> {
       const file = path.join(db.dir, relative);
       return opening.run(this.#fatal.signal, () => this.#protect(file, db, store, relative));
     };
-    if (this.#restores(db))
-      await Promise.all((await databasesIn(store, db.pattern, db.recursive)).map((relative) => protect(relative)));
     const first: Promise<void>[] = [];
     let scanning = true;
     // One database that can't be protected must not keep the others down; it's failed in status, health and metrics.
@@ -134,6 +133,13 @@ export class Node extends EventEmitter<Events> {
       protect(relative).catch((error: unknown) => {
         log.error({ db: path.join(db.dir, relative) }, `not protected: ${String(error)}`);
       });
+    if (this.#restores(db)) {
+      const known = await databasesIn(store, db.pattern, db.recursive);
+      // What isn't on this disk must be there before an application starts; it would create it empty.
+      const bring = (relative: string): Promise<void> =>
+        isThere(path.join(db.dir, relative)) ? alone(relative) : protect(relative);
+      await Promise.all(known.map(bring));
+    }
     const directory = new DatabaseDirectory({
       dir: db.dir,
       pattern: db.pattern,

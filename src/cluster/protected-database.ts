@@ -54,7 +54,7 @@ const STORE_PATIENCE_MS = 5_000;
 /**
  * One database with its log (protocol sections 7 and 10, for a node without others). In this order:
  *
- * - **restoring**: there is no file; the log's newest state is put there. An empty log leads to *waiting*.
+ * - **restoring**: at the start there is no file; the log's newest state is put there. An empty log leads to *waiting*.
  * - **waiting**: no file, and nothing to restore: the application will create it. Left when there is one.
  * - **opening**: locks, start-up capture, recovery of the position. A database in use, or a full disk: tried again.
  * - **taking-over**: everything is captured; the takeover record goes into the log. While the store is away this lasts.
@@ -75,6 +75,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   #writer: LogWriter | undefined;
   #life: Promise<string | undefined> | undefined;
   #drain: AbortSignal | undefined;
+  #hasBeenThere = false;
+  #adopted = false;
   #lost = Promise.withResolvers<void>();
 
   constructor(options: ProtectedOptions) {
@@ -176,6 +178,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         await this.#close({ merge: false });
         if (this.#options.adopt && isForeign(known)) {
           this.emit("adopted", quarantineFile(this.path));
+          this.#adopted = true;
           continue;
         }
         this.#enter("failed", known);
@@ -209,9 +212,12 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   async #bring(ready: PromiseWithResolvers<void>): Promise<void> {
     if (isThere(this.path)) return;
     const { store, prefix } = this.#options;
-    if (this.#options.restoreMissing || this.#options.adopt) {
+    // A file that goes while an application runs was deleted by somebody: what comes in its place is waited for.
+    const restores = !this.#hasBeenThere && (this.#options.restoreMissing || this.#options.adopt);
+    if (restores || this.#adopted) {
       this.#enter("restoring");
       const restored = await restoreMissing({ path: this.path, store, prefix, signal: this.#abort.signal });
+      this.#adopted = false;
       if (restored !== undefined) {
         this.emit("restored", restored);
         return;
@@ -270,6 +276,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   /** Until it's stopped, or lost. */
   async #protect(ready: PromiseWithResolvers<void>): Promise<void> {
     this.#enter("protected");
+    this.#hasBeenThere = true;
     ready.resolve();
     const stopped = Promise.withResolvers<void>();
     const onAbort = (): void => stopped.resolve();
