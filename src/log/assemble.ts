@@ -7,6 +7,7 @@ import { lockPageOf } from "../sqlite/database-header.ts";
 import type { ObjectStore } from "../store/store.ts";
 import { combineCrc } from "./crc-combine.ts";
 import { DecodePool } from "./decode-pool.ts";
+import { EarlySync } from "./early-sync.ts";
 import type { LogFile } from "./listing.ts";
 import { parseIndex } from "../ltx/page-index.ts";
 import { openLtxFile, type FileHead, type IndexParser, type OpenedFile } from "./ltx-file.ts";
@@ -67,6 +68,7 @@ export interface Assembly {
 export class Assembler {
   readonly #options: AssemblerOptions;
   readonly #pool = new DecodePool();
+  readonly #earlySync: EarlySync;
   readonly #slots: Slots;
   /** What is in the file for the state after `#txid`: pages of finished files, and those files by key. */
   #txid = 0;
@@ -77,6 +79,7 @@ export class Assembler {
   constructor(options: AssemblerOptions) {
     this.#options = options;
     this.#slots = new Slots(FETCHES + 2 * this.#pool.size);
+    this.#earlySync = new EarlySync(options.fd);
   }
 
   /** How much of a plan is still to be fetched. */
@@ -147,14 +150,15 @@ export class Assembler {
     }
     const { pageSize, pageCount } = head!;
     if (options.basePages === undefined) ensureComplete(this.#final, pageCount, pageSize, plan);
+    await this.#earlySync.settle();
     ftruncateSync(fd, pageCount * pageSize);
     const checksum = await xorOf(this.#sums);
     return { head: head!, pageSize, pageCount, pages: this.#final, sums: this.#sums, checksum };
   }
 
-  /** Ends the decoding threads. */
-  close(): Promise<void> {
-    return this.#pool.close();
+  /** Ends the decoding threads, and what else is under way. */
+  async close(): Promise<void> {
+    await Promise.all([this.#pool.close(), this.#earlySync.idle()]);
   }
 
   #begin(txid: number): void {
@@ -221,6 +225,7 @@ export class Assembler {
     };
     const sum = inline ? decodeSegment(segment, writeFully) : await this.#pool.decode(segment);
     this.#options.onBytes(length);
+    this.#earlySync.wrote((last - first) * header.pageSize);
     return sum;
   }
 
