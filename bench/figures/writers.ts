@@ -1,7 +1,8 @@
+import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { folder, replicate } from "../lib/sluice.ts";
 import { litestream } from "../lib/litestream.ts";
-import { writer } from "../lib/processes.ts";
+import { Background, sluice, writer } from "../lib/processes.ts";
 import { type Figure, median, type Row } from "../lib/report.ts";
 
 interface Run {
@@ -29,10 +30,10 @@ export function saturatingWriter(litestreamBinary: string | undefined): Figure {
       const theirs: number[] = [];
       for (let round = 0; round < ROUNDS; round++) {
         const alone = await measure(scratch);
-        const sluice = await measure(scratch, async (db, store) => replicate(db, `file://${store}`));
+        const protectedRun = await measure(scratch, async (db, store) => replicate(db, `file://${store}`));
         bare.push(alone);
-        beside.push(sluice);
-        ours.push(sluice.perSecond / alone.perSecond);
+        beside.push(protectedRun);
+        ours.push(protectedRun.perSecond / alone.perSecond);
         if (litestreamBinary === undefined) continue;
         const other = await measure(scratch, async (db, store) => litestream(litestreamBinary, db, store));
         theirs.push(other.perSecond / alone.perSecond);
@@ -73,19 +74,19 @@ function rows(bare: Run[], beside: Run[], ours: number[], theirs: number[]): Row
   ];
 }
 
-const PACED_SECONDS = 60;
+const PACED_SECONDS = 40;
 
-/** What a writer of 500 commits/s waits at the most, while snapshots and compactions of a 256 MB database run. */
+/** What a writer of 500 commits/s waits at the most: bare, and while snapshots and compactions of its 256 MB run. */
 export function stalls(): Figure {
   return {
     name: "stalls",
-    seconds: PACED_SECONDS + 30,
+    seconds: 2 * PACED_SECONDS + 20,
     async run(scratch) {
       const dir = folder(scratch, "stalls");
       const db = path.join(dir, "app.db");
       const config = path.join(dir, "sluice.yml");
       await writer("init", db, 256);
-      const { writeFileSync } = await import("node:fs");
+      const bare = await writer<Run>("run", db, PACED_SECONDS, 500, "normal");
       writeFileSync(
         config,
         [
@@ -94,7 +95,6 @@ export function stalls(): Figure {
           "levels: [ { interval: 2s }, { interval: 5s } ]",
         ].join("\n"),
       );
-      const { Background, sluice } = await import("../lib/processes.ts");
       await using process = new Background(sluice, ["replicate", "--config", config], { LOG_LEVEL: "info" });
       await process.printed(/protected/);
       const run = await writer<Run>("run", db, PACED_SECONDS, 500, "normal");
@@ -102,11 +102,11 @@ export function stalls(): Figure {
         {
           figure: "longest stall that Sluice causes a writer, p99",
           goal: "≤ 10 ms, also during snapshots and compactions",
-          measured: `${run.longestPerSecondP99.toFixed(1)} ms`,
+          measured: `${run.longestPerSecondP99.toFixed(1)} ms; bare ${bare.longestPerSecondP99.toFixed(1)} ms`,
           reached: run.longestPerSecondP99 <= 10,
           note:
-            `p99 of the longest commit in each of ${PACED_SECONDS} seconds, 500 commits/s on 256 MB, a snapshot every 10 s, ` +
-            `compactions every 2 and 5 s; all commits: p50 ${run.p50} ms, p99 ${run.p99} ms, p99.9 ${run.p999} ms, max ${run.max} ms`,
+            `p99 of the longest commit in each of ${PACED_SECONDS} seconds, 500 commits/s on 256 MB, with a snapshot every ` +
+            `10 s and compactions every 2 and 5 s; all commits: p50 ${run.p50} ms, p99 ${run.p99} ms, p99.9 ${run.p999} ms`,
         },
       ];
     },

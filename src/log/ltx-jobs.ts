@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { statSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import type { DatabaseSnapshot } from "../database/contract.ts";
 import type { ErrorCode } from "../errors/codes.ts";
@@ -36,9 +37,12 @@ export const ltxJobs: LtxWork = {
     for (let first = 1; first <= pageCount; first += most) {
       const count = Math.min(most, pageCount - first + 1);
       await snapshot.read(first, pages.subarray(0, count * pageSize));
+      const since = performance.now();
       for (let i = 0; i < count; i++) if (first + i !== lock) encoder.page(first + i, pages, i * pageSize);
       yield* chunks;
       chunks = [];
+      // Rests for as long as it has worked: applications and other databases have the processor half of the time.
+      await sleep(performance.now() - since);
     }
     encoder.finish();
     yield* chunks;
