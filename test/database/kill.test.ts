@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { LtxDecoder } from "../../src/ltx/decoder.ts";
 import { type RunningApp, runApp, scratch, startApp, track, until } from "./apps.ts";
+import { logImage } from "./log-image.ts";
 
 let dir: ReturnType<typeof scratch>;
 let path: string;
@@ -49,22 +49,6 @@ function startSluice(limits: object): RunningApp & { output: () => string } {
   return { ...keep(track(child)), output: () => output };
 }
 
-/** What the log holds, slot by slot. */
-function image(): Buffer {
-  const pages: Buffer[] = [];
-  const slots = readdirSync(dir.path("log")).filter((name) => /^\d+$/.test(name));
-  let pageSize = 0;
-  for (let txid = 1; txid <= slots.length; txid++) {
-    const file = dir.path(`log/${txid}`);
-    const decoder = new LtxDecoder(file, { page: (pgno, content) => void (pages[pgno - 1] = Buffer.from(content)) });
-    decoder.push(readFileSync(file));
-    const header = decoder.end();
-    pages.length = header.pageCount;
-    pageSize = header.pageSize;
-  }
-  return Buffer.concat(Array.from(pages, (page) => page ?? Buffer.alloc(pageSize)));
-}
-
 async function storm(options: { readonly seconds: number; readonly pageSize: number }): Promise<void> {
   const rnd = random(seed + options.pageSize);
   runApp("storm", path, "--create", "--page-size", options.pageSize);
@@ -100,7 +84,7 @@ async function storm(options: { readonly seconds: number; readonly pageSize: num
   expect(last.output()).not.toMatch(/failed|lost/);
   expect(lives).toBeGreaterThan(3);
   expect(existsSync(`${path}-wal`)).toBe(false);
-  expect(image().equals(readFileSync(path))).toBe(true);
+  expect(logImage(dir.path("log")).equals(readFileSync(path))).toBe(true);
   expect(runApp("check", path, "--integrity")).toMatch(/^ok/);
 }
 
