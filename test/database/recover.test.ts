@@ -1,7 +1,9 @@
+import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { StateFile } from "../../src/database/state.ts";
-import { runPython, runPythonBeside, scratch } from "./apps.ts";
+import { runPython, runPythonBeside, scratch, track } from "./apps.ts";
 import { MemoryLog } from "./logged.ts";
 
 let dir: ReturnType<typeof scratch>;
@@ -137,6 +139,23 @@ test("killed while batches are put back, it does so again, though the WAL is gon
   const file = new StateFile(log.database.stateDir);
   expect(file.state).toMatchObject({ puttingBack: false });
   file.close();
+});
+
+test("killed in any call that changes a file while it puts batches back, it does so to the end in the next life", async () => {
+  const log = await cutInTheMiddle();
+  const script = fileURLToPath(new URL("kill-at.ts", import.meta.url));
+  for (let at = 1; at <= 10; at += 1) {
+    const life = track(spawn(process.execPath, [script, path, dir.path("log"), String(at)]));
+    expect(await life.ended).toEqual({ code: null, output: "" });
+  }
+  const next = await MemoryLog.begin(path, {}, log.pages);
+  logs.push(next);
+  expect(hows(next).at(-1)).toBe("in-step");
+  expect(count()).toBe("10");
+  expect(runPython(path, "print(db.execute('pragma integrity_check').fetchone()[0])")).toBe("ok");
+  await next.flush();
+  await next.database.close();
+  expect(next.bytes.equals(readFileSync(path))).toBe(true);
 });
 
 test("without its table of sums and the batches for it nothing is believed, and the next record has all pages", async () => {
