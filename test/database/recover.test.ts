@@ -126,6 +126,24 @@ test("a power loss that took the end of a batch: the batch is put back, and what
   expect(next.bytes.equals(readFileSync(path))).toBe(true);
 });
 
+test("a power loss that took the whole WAL: the file is as an earlier batch left it, and the later ones are put back", async () => {
+  let log = await MemoryLog.begin(path);
+  await runPythonBeside(path, rows(5));
+  await log.flush();
+  await log.database.close();
+  const kept = files();
+  log = await MemoryLog.begin(path, {}, log.pages);
+  await runPythonBeside(path, rows(5));
+  await log.flush();
+  await log.database.close({ merge: false });
+  put(kept);
+  await otherBoot(log.database.stateDir);
+  const next = await MemoryLog.begin(path, {}, log.pages);
+  logs.push(next);
+  expect(hows(next)).toEqual(["behind", "in-step"]);
+  expect(count()).toBe("10");
+});
+
 test("killed while batches are put back, it does so again, though the WAL is gone by then", async () => {
   const log = await cutInTheMiddle();
   await otherBoot(log.database.stateDir, { puttingBack: true });
