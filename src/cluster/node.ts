@@ -52,6 +52,7 @@ export class Node extends EventEmitter<Events> {
   readonly #directories: DatabaseDirectory[] = [];
   readonly #fatal = new AbortController();
   readonly #probing = new AbortController();
+  readonly #probes = new Set<Promise<void>>();
   #stopping = false;
 
   constructor(options: NodeOptions) {
@@ -80,6 +81,8 @@ export class Node extends EventEmitter<Events> {
     for (const directory of this.#directories) await directory.stop();
     const drain = AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs);
     const missing = await Promise.all([...this.#databases.values()].map((database) => database.stop(drain)));
+    // A probe that is broken off still removes what it has written.
+    await Promise.all(this.#probes);
     await this.#stores.close();
     return missing.filter((sentence) => sentence !== undefined);
   }
@@ -183,7 +186,7 @@ export class Node extends EventEmitter<Events> {
     this.#databases.set(file, database);
     observe(database, { log, metrics, emit: (event) => this.emit("event", event) });
     database.on("state", (state) => {
-      if (state === "protected") void this.#stores.warnIfUnfenced(store, this.#probing.signal);
+      if (state === "protected") this.#probes.add(this.#stores.warnIfUnfenced(store, this.#probing.signal));
     });
     database.on("refused", (error) => {
       if (db.kind === "file") this.#fatal.abort(error);

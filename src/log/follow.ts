@@ -152,7 +152,9 @@ async function findState(path: string, file: FileHandle, record: FollowRecord): 
   const pageSize = parseDatabaseHeader(head)?.pageSize;
   const state = [record.current, record.next].find((s) => s !== undefined && hasStamp(head, s.counter));
   if (pageSize === undefined || state === undefined) {
-    throw new SluiceError("SLU-4514", `${path}: the header is not as the last update left it`);
+    const counters = [record.current, record.next].filter((s) => s !== undefined).map((s) => s.counter);
+    const found = `formats ${head[18]}, ${head[19]}, change counter ${head.readUInt32BE(24)}`;
+    throw new SluiceError("SLU-4514", `${path}: page 1 has ${found}; the last update left ${counters.join(" or ")}`);
   }
   if ((await checksumOf(file, pageSize, state.stamp)) !== state.checksum) {
     throw new SluiceError("SLU-4514", `${path}: the content is not as the last update left it`);

@@ -29,7 +29,7 @@ const SEGMENT = /(?:^|\/)generations\/([0-9a-f]{16})\/wal\/([0-9a-f]{8})_([0-9a-
 
 /** What a key names, or undefined for anything that Litestream 0.3 doesn't write. */
 export function parseOldObject(info: ObjectInfo): OldObject | undefined {
-  const { key, sizeBytes, modifiedMs } = info;
+  const { key, sizeBytes, statedMs: modifiedMs = info.modifiedMs } = info;
   const match = SNAPSHOT.exec(key) ?? SEGMENT.exec(key);
   if (match === null) return undefined;
   const [, generation, index, offset] = match;

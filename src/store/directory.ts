@@ -299,7 +299,7 @@ async function syncDirectory(dir: string): Promise<void> {
 
 /** The change time is when the object was put in place; the modification time is the LTX header's. */
 function infoOf(key: string, found: Stats): ObjectInfo {
-  return { key, sizeBytes: found.size, modifiedMs: found.ctimeMs };
+  return { key, sizeBytes: found.size, modifiedMs: found.ctimeMs, statedMs: found.mtimeMs };
 }
 
 /** Every write makes another inode; a number that is used again comes with another time. */

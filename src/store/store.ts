@@ -56,6 +56,8 @@ export interface ObjectInfo {
   readonly sizeBytes: number;
   /** When the store says it was written (its clock), ms since 1970. */
   readonly modifiedMs: number;
+  /** The time that its writer gave it, where a listing shows that: a file's modification time, which copies keep. */
+  readonly statedMs?: number;
 }
 
 export interface StoredObject extends ObjectInfo {
