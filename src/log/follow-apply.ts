@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { open, unlink, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -36,17 +37,19 @@ export interface ApplyOptions {
 
 /**
  * Applies `changes` to the database file at `path` as one transaction that every SQLite sees whole or not at all. It
- * is what SQLite's pager does in rollback mode (pager.c; "Atomic Commit In SQLite"): RESERVED, the old pages into
- * `-journal`, synced; PENDING and EXCLUSIVE; the new pages into the file, synced; the journal deleted, which is the
+ * is what SQLite's pager does in rollback mode (pager.c; "Atomic Commit In SQLite"): SHARED and RESERVED, the old pages
+ * into `-journal`, synced; PENDING and EXCLUSIVE; the new pages into the file, synced; the journal deleted, which is the
  * commit. Killed before that, the journal is hot, and whoever opens the file next, reader or follower, rolls back.
+ * SHARED matters: a reader that has found an older journal hot, and was slow, would else take this one for it.
  *
- * Returns false, with nothing changed, when readers kept their lock for `readersWaitMs`. Throws SLU-4514 when another
- * writer was there, and what the system throws; the file is then rolled back by the next to open it. A journal that
- * is left from a kill must have been rolled back before (EEXIST otherwise).
+ * Returns false, with nothing changed, when readers kept their lock for `readersWaitMs`, or when there is a journal to
+ * be rolled back first. Throws SLU-4514 when another
+ * writer was there, and what the system throws; the file is then rolled back by the next to open it.
  */
 export async function applyAtomically(path: string, changes: PageChanges, options: ApplyOptions): Promise<boolean> {
   const file = await open(path, "r+");
   try {
+    if (!lockShared(file.fd) || existsSync(`${path}-journal`)) return false;
     if (!tryLock(file.fd, "exclusive", RESERVED_BYTE)) {
       throw new SluiceError("SLU-4514", `${path}: another process is writing to the followed file`);
     }
@@ -54,6 +57,16 @@ export async function applyAtomically(path: string, changes: PageChanges, option
   } finally {
     // Also releases the locks.
     await file.close();
+  }
+}
+
+/** Takes SQLite's SHARED lock (unixLock: through PENDING, so that nobody is locked out for ever); false when it's busy. */
+export function lockShared(fd: number): boolean {
+  if (!tryLock(fd, "shared", PENDING_BYTE)) return false;
+  try {
+    return tryLock(fd, "shared", SHARED_FIRST, SHARED_SIZE);
+  } finally {
+    unlock(fd, PENDING_BYTE);
   }
 }
 

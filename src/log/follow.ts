@@ -1,11 +1,11 @@
 import { existsSync, readSync } from "node:fs";
-import { open, stat, type FileHandle } from "node:fs/promises";
+import { open, stat, unlink, type FileHandle } from "node:fs/promises";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { PageSum, sumValue } from "../ltx/page-sum.ts";
 import { lockPageOf, parseDatabaseHeader } from "../sqlite/database-header.ts";
 import { Assembler, type Assembly } from "./assemble.ts";
 import { sleep, systemClock, type Clock } from "./clock.ts";
-import { applyAtomically, type PageChanges } from "./follow-apply.ts";
+import { applyAtomically, lockShared, type PageChanges } from "./follow-apply.ts";
 import { hasStamp, headerStamp, stampHeader, unstampHeader } from "./follow-header.ts";
 import {
   firstState,
@@ -42,6 +42,9 @@ const TROUBLES_MAX = 5;
 const BACKOFF_MAX_MS = 30_000;
 /** How long an update waits for readers that are in the middle of something; then it's put off to the next poll. */
 const READERS_WAIT_MS = 2000;
+/** How often, 100 ms apart, the file's lock is tried before a start is given up. */
+const START_TRIES_MAX = 100;
+const NEVER = new AbortController().signal;
 const SCAN_BYTES = 1024 * 1024;
 
 /**
@@ -97,13 +100,19 @@ async function startFollowing(options: FollowOptions): Promise<Follower> {
   if (record === undefined) {
     throw new SluiceError("SLU-4505", `${path} exists, and is not a file that was followed before`);
   }
-  await rollBack(path);
-  const file = await open(path, "r");
-  try {
-    const state = await findState(path, file, record);
-    return new Follower(options, record.logId, state);
-  } finally {
-    await file.close();
+  for (let tries = 0; ; tries++) {
+    await rollBack(path);
+    const file = await open(path, "r");
+    try {
+      // Under SQLite's lock: a reader may just be rolling back.
+      if (lockShared(file.fd) && !existsSync(`${path}-journal`)) {
+        return new Follower(options, record.logId, await findState(path, file, record));
+      }
+    } finally {
+      await file.close();
+    }
+    if (tries === START_TRIES_MAX) throw new SluiceError("SLU-4514", `${path}: another process keeps it locked`);
+    await sleep(options.clock ?? systemClock, 100, options.signal ?? NEVER);
   }
 }
 
@@ -143,6 +152,8 @@ async function rollBack(path: string): Promise<void> {
   if ("sqliteCode" in answer) {
     throw new SluiceError("SLU-4514", `${path} can't be rolled back: ${answer.sqliteCode}: ${answer.message}`);
   }
+  // One that was created and never begun is not hot, and SQLite leaves it.
+  if ((await stat(`${path}-journal`).catch(() => undefined))?.size === 0) await unlink(`${path}-journal`);
 }
 
 /** Which state of the record the file is in. Throws SLU-4514 when it's in neither. */
@@ -292,8 +303,6 @@ class Follower {
     }
   }
 }
-
-const NEVER = new AbortController().signal;
 
 /** Pages past the old end must all be there: what the file would have in their place is anybody's guess. */
 async function ensureGrowth(path: string, plan: Plan, { pages, pageCount, pageSize }: Assembly): Promise<void> {

@@ -10,6 +10,7 @@ export interface OldObject {
   /** Where the segment begins in that WAL; -1 for a snapshot. */
   readonly offset: number;
   readonly sizeBytes: number;
+  /** Of a file the modification time, as Litestream reads it, which stays when a backup is copied with its times. */
   readonly modifiedMs: number;
 }
 

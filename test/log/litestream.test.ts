@@ -196,7 +196,7 @@ describe.skipIf(lacks("litestreamOld"))("what Litestream 0.3.13 wrote", () => {
     expect((await ours(store, "")).equals(readFileSync(output))).toBe(true);
     const objects = await collect(store.list("generations/"));
     expect(new Set(objects.map((o) => o.key.split("/")[1])).size).toBe(2);
-    const times = objects.map((o) => o.modifiedMs).toSorted((a, b) => a - b);
+    const times = objects.map((o) => o.statedMs!).toSorted((a, b) => a - b);
     let compared = 0;
     // Its `-timestamp` has seconds only.
     for (const timeMs of new Set(spread(times, 10).map((ms) => Math.ceil(ms / 1000) * 1000))) {
@@ -225,7 +225,7 @@ describe.skipIf(lacks("litestreamOld"))("what Litestream 0.3.13 wrote", () => {
         writeFileSync(file, bytes);
       },
     };
-    const newest = (await collect(store.list("generations/"))).toSorted((a, b) => a.modifiedMs - b.modifiedMs);
+    const newest = (await collect(store.list("generations/"))).toSorted((a, b) => a.statedMs! - b.statedMs!);
     const generation = newest.at(-1)!.key.split("/")[1]!;
     for (const [how, damage] of Object.entries(breaks)) {
       const bucket = path.join(root, how);
