@@ -1,5 +1,5 @@
 import { existsSync, readSync } from "node:fs";
-import { open, stat, unlink, type FileHandle } from "node:fs/promises";
+import { open, realpath, stat, unlink, type FileHandle } from "node:fs/promises";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { PageSum, sumValue } from "../ltx/page-sum.ts";
 import { lockPageOf, parseDatabaseHeader } from "../sqlite/database-header.ts";
@@ -93,8 +93,11 @@ function staysForGood(error: unknown): boolean {
   return isSluiceError(error) && (error.code.startsWith("SLU-5") || /^SLU-45(08|09|13)$/.test(error.code));
 }
 
-async function startFollowing(options: FollowOptions): Promise<Follower> {
-  const { path, force = false } = options;
+async function startFollowing(given: FollowOptions): Promise<Follower> {
+  // What is kept beside the file is beside the file itself, not beside a link to it.
+  const path = await realpath(given.path).catch(() => given.path);
+  const options = { ...given, path };
+  const { force = false } = options;
   if (force || !existsSync(path)) return restoreFirst(options);
   const record = await readFollowRecord(path);
   if (record === undefined) {

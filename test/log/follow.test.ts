@@ -1,7 +1,7 @@
 import Database from "better-sqlite3";
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -124,9 +124,12 @@ test("an empty journal that a kill has left doesn't stop it", async () => {
   await following.stop();
   writeFileSync(`${copy}-journal`, "");
   log.commit(110);
-  const again = new Following();
+  const link = path.join(directory, "link.db");
+  symlinkSync(copy, link);
+  const again = new Following({ path: link });
   await again.until(2);
   await again.stop();
+  expect(again.txids).toEqual([1, 2]);
   expectState(2);
 });
 
