@@ -138,7 +138,7 @@ describe.skipIf(skip).each(versions)("a log that Litestream $name began", ({ bin
     const bucket = path.join(dir, "bucket");
     const url = `file://${bucket}`;
     const peer = new Litestream(peers[binary], db, busySettings(db, { type: "file", path: bucket }));
-    await churn(db, 4000);
+    await churn(db, 4000, binary !== "litestreamFrames");
     await peer.stop();
     const before = await byLitestream(url);
     const earlier = spread(await reachable(url), 3);

@@ -71,7 +71,7 @@ describe.each(versions)("what Litestream $name wrote to a directory", ({ binary 
     output = path.join(directory, binary, "reference.db");
     store = new DirectoryStore(bucketOf(db));
     const peer = new Litestream(peers[binary], db, busySettings(db, { type: "file", path: bucketOf(db) }));
-    await churn(db, CHURN_MS);
+    await churn(db, CHURN_MS, binary !== "litestreamFrames");
     await peer.stop();
   });
 
@@ -80,6 +80,8 @@ describe.each(versions)("what Litestream $name wrote to a directory", ({ binary 
     expect((await ours(store, "")).equals(readFileSync(output))).toBe(true);
     const { files, txids } = await statesOf(store, "");
     expect(new Set(files.map((file) => file.level))).toEqual(new Set([0, 1, 2, 9]));
+    // 0.5.12 is here for its way to store pages: in the middle of its log it restores other states than its levels hold.
+    if (binary === "litestreamFrames") return;
     let compared = 0;
     for (const txid of spread(txids, 12)) {
       if (!(await litestreamRestore(peers[binary], url, output, ["-txid", formatTxid(txid)]))) continue;
@@ -89,7 +91,7 @@ describe.each(versions)("what Litestream $name wrote to a directory", ({ binary 
     expect(compared).toBeGreaterThan(6);
   });
 
-  test.skipIf(skip)("comes back byte for byte at many times", async () => {
+  test.skipIf(skip || binary === "litestreamFrames")("comes back byte for byte at many times", async () => {
     const described = await describeLog({ store, prefix: "" }, { level: 0 });
     expect(described.every((file) => file.record === undefined && file.pageSize === 4096)).toBe(true);
     const times = spread(described, 6).map((file) => file.timestampMs);

@@ -53,8 +53,11 @@ ${lines.join("\n")}
 `;
 }
 
-/** Writes, deletes, grows and shrinks a database for `durationMs`. */
-export async function churn(db: string, durationMs: number): Promise<void> {
+/**
+ * Writes and deletes, and so grows a database, for `durationMs`. `shrinks`: with VACUUM, too; Litestream 0.5.12, when it
+ * is that busy, leaves pages out of its own log around one, and can't restore it either.
+ */
+export async function churn(db: string, durationMs: number, shrinks = true): Promise<void> {
   const app = new Database(db, { timeout: 10_000 });
   app.pragma("journal_mode = WAL");
   app.exec(
@@ -64,7 +67,8 @@ export async function churn(db: string, durationMs: number): Promise<void> {
   for (let n = 0; Date.now() < end; n++) {
     app.prepare("INSERT INTO t(v, b) VALUES (?, randomblob(?))").run(n, 100 + ((n * 37) % 6000));
     if (n % 9 === 0) app.prepare("UPDATE t SET v = v + 1 WHERE id % 7 = ?").run(n % 7);
-    if (n % 50 === 49) app.exec("DELETE FROM t WHERE id % 2 = 0; VACUUM");
+    if (n % 50 === 49) app.exec("DELETE FROM t WHERE id % 2 = 0");
+    if (n % 50 === 49 && shrinks) app.exec("VACUUM");
     await sleep(20);
   }
   app.close();
