@@ -7,6 +7,10 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync } from "n
 import { join } from "node:path";
 import { Database } from "../../src/database/database.ts";
 
+// Before anything is printed: whoever reads it may end this process at once.
+const stop = new AbortController();
+process.on("SIGTERM", () => stop.abort());
+
 const [path, log, limits = "{}"] = process.argv.slice(2) as [string, string, string?];
 mkdirSync(log, { recursive: true });
 
@@ -41,8 +45,6 @@ await ship();
 await database.begin(epoch, BigInt(epoch));
 console.log("begun");
 
-const stop = new AbortController();
-process.on("SIGTERM", () => stop.abort());
 while (!stop.signal.aborted) {
   await database.freeze();
   await ship();
