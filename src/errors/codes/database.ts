@@ -127,4 +127,19 @@ export const databaseCodes = {
     normal: "Never.",
     remedy: "Encrypt the disk and the store (SSE) instead, and keep the database itself plain.",
   },
+  "SLU-2018": {
+    title: "A change can't be read any more",
+    meaning:
+      "Pages of a commit were asked for after the WAL had begun anew. Whoever follows this database goes on from the log's records, or compares pages.",
+    normal: "For a replica that is far behind.",
+    remedy: "Nothing: the replica catches up in another way.",
+  },
+  "SLU-2019": {
+    title: "A change has another checksum than it should",
+    meaning:
+      "After a change that came from the primary, or from the log, this copy's checksum would not be the one that came with it. The change was not published; the database is compared with the primary page by page and what differs is fetched.",
+    normal: "After a disk fault, or when something wrote to the replica's file behind Sluice's back.",
+    remedy:
+      "Nothing at once. If it comes again, check the machine's disk and memory, and what else writes to the file.",
+  },
 } as const;
