@@ -4,11 +4,13 @@ import { epochOf, NOTHING, position as positionOf, type Position, seqOf } from "
 import type { WalPlace } from "./capture.ts";
 import type { FrozenBatch, LogState } from "./contract.ts";
 import type { FileMark } from "./files.ts";
+import type { FrameList } from "./frame-list.ts";
 import type { LiveWal } from "./live-wal.ts";
 import { localSlots, readLocal } from "./local-batches.ts";
 import type { BatchCut, OpenBatch } from "./open-batch.ts";
+import type { Books } from "./owner.ts";
 import type { PageSums } from "./page-sums.ts";
-import { adopt, seal, type Sealed, sealedPath, type SealName, sealNow, type SealSource } from "./seal.ts";
+import { adopt, seal as sealCut, type Sealed, sealedPath, type SealName, sealNow, type SealSource } from "./seal.ts";
 import { emptyState, type PersistedState, type StateFile } from "./state.ts";
 import { saveSums } from "./sums-file.ts";
 
@@ -36,7 +38,7 @@ const NAME_GAP = 1 << 20;
  *   the state says that a claim is not decided.
  * - **begun**: from `begin`, in one epoch. Commits are named in it; batches are sealed.
  */
-export class Batches {
+export class Batches implements Books {
   readonly #file: StateFile;
   readonly #wal: LiveWal;
   readonly #open: OpenBatch;
@@ -116,10 +118,22 @@ export class Batches {
     return this.#state.frozen.length < MOST_FROZEN;
   }
 
-  /** A commit was captured. */
-  named(): void {
+  get canSealNow(): boolean {
+    return this.canSeal && this.hasRoom;
+  }
+
+  commit(frames: FrameList, first: number, last: number, before: number, after: number): void {
+    this.#open.commit(frames, first, last, before, after);
     if (this.#claiming) this.#unnamed++;
     else this.#position = nameAfter(this.#position, this.#state.epoch, 1);
+  }
+
+  restarted(): void {
+    this.#open.restarted();
+  }
+
+  async seal(): Promise<void> {
+    await this.freeze();
   }
 
   async bindLog(log: { readonly logId: string; readonly nodeId: string }): Promise<void> {
@@ -246,7 +260,7 @@ export class Batches {
   }
 
   /** The same at once, under the WRITE lock. */
-  freezeNow(): void {
+  sealNow(): void {
     this.#assertCanSeal();
     if (!this.hasRoom) throw internal("seals at once, and too many batches wait");
     if (this.#open.isEmpty) return;
@@ -310,7 +324,7 @@ export class Batches {
     const { place } = this.#wal.capture;
     const cut: BatchCut = this.#open.cut();
     try {
-      const sealed = await seal(this.#source, cut, name, this.#file.dir);
+      const sealed = await sealCut(this.#source, cut, name, this.#file.dir);
       await this.#write(this.#after(sealed, name, place, claim));
       this.#adopt(sealed);
       if (claim) this.#claimedFrame = cut.lastFrame;

@@ -1,44 +1,53 @@
 import type { SluiceError } from "../errors/error.ts";
-import { NOTHING } from "../ltx/position.ts";
-import type { Batches } from "./batches.ts";
+import type { Position } from "../ltx/position.ts";
+import type { CommitSink } from "./capture.ts";
 import type { DatabaseEvent } from "./events.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { Repair } from "./header-repair.ts";
 import type { WalOwner } from "./live-wal.ts";
-import type { OpenBatch } from "./open-batch.ts";
 import type { WorkQueue } from "./work-queue.ts";
 
-/** What the WAL asks for and tells: the open batch gets the commits from the first frame on, the rest when all is there. */
+/** Who names what is captured, and makes it durable: `Batches` on a primary, `Followed` on a replica. */
+export interface Books extends CommitSink {
+  readonly position: Position;
+  /** Whether captured commits can be sealed now; while they can't, nothing is backfilled. */
+  readonly canSeal: boolean;
+  /** Whether that is also possible at once, for the short tail under the WRITE lock. */
+  readonly canSealNow: boolean;
+  /** Sealed batches that wait for the store. */
+  readonly unsent: number;
+  /** Says with `LiveWal.sealed` up to which frame everything is durable. */
+  seal(): Promise<void>;
+  sealNow(): void;
+  /** The WAL has begun anew. */
+  restarted(): void;
+}
+
+/**
+ * What the WAL asks for and tells: what the start-up capture finds goes to `atStart`, everything later to the books of
+ * the role that the node has.
+ */
 export class Owner implements WalOwner {
-  readonly #open: OpenBatch;
   readonly #queue: WorkQueue;
   readonly #onEvent: (event: DatabaseEvent) => void;
-  #onStartCommit: ((last: number, size: number) => void) | undefined;
-  #batches: Batches | undefined;
+  #sink: CommitSink;
+  #books: Books | undefined;
   #onMoved: () => void = () => undefined;
 
-  constructor(
-    open: OpenBatch,
-    queue: WorkQueue,
-    onEvent: (event: DatabaseEvent) => void,
-    onStartCommit: (last: number, size: number) => void,
-  ) {
-    this.#open = open;
+  constructor(queue: WorkQueue, onEvent: (event: DatabaseEvent) => void, atStart: CommitSink) {
     this.#queue = queue;
     this.#onEvent = onEvent;
-    this.#onStartCommit = onStartCommit;
+    this.#sink = atStart;
   }
 
-  live(batches: Batches, onMoved: () => void): void {
-    this.#onStartCommit = undefined;
-    this.#batches = batches;
+  live(books: Books, onMoved: () => void): void {
+    this.#sink = books;
+    this.#books = books;
     this.#onMoved = onMoved;
   }
 
   commit(frames: FrameList, first: number, last: number, before: number, after: number): void {
-    this.#open.commit(frames, first, last, before, after);
-    this.#onStartCommit?.(last, after);
-    this.#batches?.named();
+    this.#sink.commit(frames, first, last, before, after);
   }
 
   moved(): void {
@@ -46,28 +55,29 @@ export class Owner implements WalOwner {
   }
 
   get canSeal(): boolean {
-    return this.#batches?.canSeal ?? false;
+    return this.#books?.canSeal ?? false;
   }
 
   get unsent(): number {
-    return this.#batches?.unsent ?? 0;
+    return this.#books?.unsent ?? 0;
   }
 
   get canSealNow(): boolean {
-    return this.canSeal && (this.#batches?.hasRoom ?? false);
+    return this.#books?.canSealNow ?? false;
   }
 
   async seal(): Promise<void> {
-    await this.#batches?.freeze();
+    await this.#books?.seal();
   }
 
   sealNow(): void {
-    this.#batches?.freezeNow();
+    this.#books?.sealNow();
   }
 
   restarted(): void {
-    this.#open.restarted();
-    this.#onEvent({ type: "wal-restarted", position: this.#batches?.position ?? NOTHING });
+    if (this.#books === undefined) return;
+    this.#books.restarted();
+    this.#onEvent({ type: "wal-restarted", position: this.#books.position });
   }
 
   queue<T>(work: () => Promise<T>): Promise<T> {

@@ -95,15 +95,16 @@ export interface ReplicaDatabase {
   readonly record: RecordName | undefined;
   /** The highest epoch that it has seen, kept on disk. */
   readonly epoch: number;
-  /** Begins a change on `head.before`, which must be `position`. */
-  change(head: ChangeHead): IncomingChange;
+  /** Begins a change on `head.before`, which must be `position`. Resolves at once unless the WAL is being restarted. */
+  change(head: ChangeHead): Promise<IncomingChange>;
   /** The record is confirmed in the log: it's placed (protocol section 7). Takeover records raise `epoch`. */
   sealed(record: RecordName): Promise<void>;
   /** The sums of its pages at `position`, for a resync. Valid until the next change. */
   readonly sums: Int32Array;
   /**
-   * Begins the change that makes it the state `head` by difference, whatever it is now. Its own version of the pages that
-   * differ and belong to no common history goes to the quarantine first. `common`: the last position both had, if known.
+   * Begins the change that makes it the state `head` by difference, whatever it is now. With `quarantine`, its own version
+   * of the pages that come goes to the quarantine first: it has commits that left the history. A node that only lags
+   * quarantines nothing. `commit` also places `record`.
    */
-  resync(head: ChangeHead, record: RecordName): Promise<IncomingChange>;
+  resync(head: ChangeHead, record: RecordName, options: { readonly quarantine: boolean }): Promise<IncomingChange>;
 }

@@ -79,12 +79,15 @@ async function startOpened(
   const queue = new WorkQueue();
   let continues = false;
   let commits = 0;
-  const owner = new Owner(open, queue, onEvent, (_last, size) => {
-    commits++;
-    if (!isSealedPlace(state, wal.capture.place)) return;
-    continues = true;
-    commits = 0;
-    open.forget(size);
+  const owner = new Owner(queue, onEvent, {
+    commit: (frames, first, last, before, after) => {
+      open.commit(frames, first, last, before, after);
+      commits++;
+      if (!isSealedPlace(state, wal.capture.place)) return;
+      continues = true;
+      commits = 0;
+      open.forget(after);
+    },
   });
   const size = Math.floor(fstatSync(opened.files.db).size / opened.pageSize);
   const wal: LiveWal = new LiveWal(opened, size, owner, limits);
