@@ -1,7 +1,7 @@
 import { SluiceError } from "../errors/error.ts";
 import { Crc64 } from "../ltx/crc64.ts";
 import { PAGE_FLAG_SIZE, PAGE_HEADER_BYTES } from "../ltx/header.ts";
-import { decompressBlock, decompressFrame } from "../ltx/lz4.ts";
+import { PageRun } from "../ltx/page-run.ts";
 import { overPage, PageSum } from "../ltx/page-sum.ts";
 
 /** A run of page frames of one LTX file, with what to do with each. */
@@ -33,7 +33,7 @@ export interface SegmentSum {
 const RUN_BYTES = 1024 * 1024;
 const SIZE_BYTES = 4;
 
-let run: Buffer | undefined;
+let pageRun: PageRun | undefined;
 
 /**
  * Decodes the pages of a segment, writes the wanted ones at their places in the database file, and sums them: one
@@ -49,10 +49,14 @@ export function decodeSegment(
   const crc = new Crc64();
   const sum = new PageSum(pageSize);
   const over = overPage(pageSize);
-  const buffer = (run ??= Buffer.allocUnsafeSlow(RUN_BYTES));
+  const run = (pageRun ??= new PageRun(RUN_BYTES));
   let hashedBytes = 0;
   let runStart = 0;
   let runPages = 0;
+  const writeRun = (): void => {
+    if (runPages > 0) write(fd, run.memory.subarray(0, runPages * pageSize), (runStart - 1) * pageSize);
+    runPages = 0;
+  };
 
   for (let i = 0; i < pages.length; i++) {
     const page = pages[i]!;
@@ -63,12 +67,11 @@ export function decodeSegment(
     const content = start + PAGE_HEADER_BYTES + (sized ? SIZE_BYTES : 0);
     if (view.getUint32(start) !== page || flags > PAGE_FLAG_SIZE || content >= end) throw misplaced(name, page);
     if (sized && view.getUint32(content - SIZE_BYTES) !== end - content) throw misplaced(name, page);
-    // Before the decompression, which overwrites the size.
+    if (page !== runStart + runPages || (runPages + 1) * pageSize > RUN_BYTES) writeRun();
+    // Before the decompression, which may overwrite the size.
     crc.update(bytes, start, content);
-    const decoded = sized
-      ? decompressBlock(bytes, content, end, pageSize)
-      : decompressFrame(bytes.subarray(content, end), pageSize);
-    sum.of(page, decoded, 0, pageSize);
+    run.add(bytes, content, end, flags, runPages * pageSize, pageSize);
+    sum.ofContent(page, run.contentLo, run.contentHi);
     const shifted = over.shift(crc.lo, crc.hi);
     crc.set(shifted.lo ^ sum.contentLo, shifted.hi ^ sum.contentHi);
     hashedBytes += content - start + pageSize;
@@ -76,15 +79,10 @@ export function decodeSegment(
 
     sums[2 * (page - 1)] = sum.lo;
     sums[2 * (page - 1) + 1] = sum.hi;
-    if (page !== runStart + runPages || (runPages + 1) * pageSize > RUN_BYTES) {
-      if (runPages > 0) write(fd, buffer.subarray(0, runPages * pageSize), (runStart - 1) * pageSize);
-      runStart = page;
-      runPages = 0;
-    }
-    buffer.set(decoded, runPages * pageSize);
+    if (runPages === 0) runStart = page;
     runPages++;
   }
-  if (runPages > 0) write(fd, buffer.subarray(0, runPages * pageSize), (runStart - 1) * pageSize);
+  writeRun();
   return { crc: crc.value(), hashedBytes };
 }
 

@@ -1,4 +1,4 @@
-import { crcKernel, type CrcKernel } from "./crc64-kernel.ts";
+import { FOLD_BYTES, threadKernel, WINDOW_AT, WINDOW_BYTES } from "./page-kernel.ts";
 
 /**
  * CRC-64/GO-ISO, the checksum of LTX files and the base of Sluice's page sums: reflected polynomial
@@ -31,9 +31,6 @@ for (let i = 256; i < 8 * 256; i++) {
 
 /** Below this the kernel isn't worth the copy. */
 const KERNEL_BYTES_MIN = 256;
-
-/** Made when it's needed first; `undefined` where there can't be one. */
-let kernel: CrcKernel | undefined | "not made yet" = "not made yet";
 
 /** A running CRC. `lo` and `hi` are the halves of its value so far; both are read as signed 32-bit integers. */
 export class Crc64 {
@@ -70,16 +67,16 @@ export class Crc64 {
 
   /** Takes whole steps of the kernel; returns where it stopped. */
   #byKernel(bytes: Uint8Array, start: number, end: number): number {
-    if (kernel === "not made yet") kernel = crcKernel(LO.subarray(0, 256), HI.subarray(0, 256));
+    const kernel = threadKernel();
     if (kernel === undefined) return start;
-    const { window, state, run } = kernel;
+    const { memory, state, crc } = kernel;
     state[0] = this.#lo;
     state[1] = this.#hi;
     let at = start;
-    while (end - at >= 16) {
-      const count = Math.min(window.length, end - at) & ~15;
-      window.set(bytes.subarray(at, at + count));
-      run(count);
+    while (end - at >= FOLD_BYTES) {
+      const count = Math.min(WINDOW_BYTES, end - at - ((end - at) % FOLD_BYTES));
+      memory.set(bytes.subarray(at, at + count), WINDOW_AT);
+      crc(WINDOW_AT, WINDOW_AT + count);
       at += count;
     }
     this.#lo = state[0]!;

@@ -1,5 +1,6 @@
 import { createRequire } from "node:module";
 import { SluiceError } from "../errors/error.ts";
+import { PAGE_AT, PAGE_BYTES_MAX, threadKernel, WINDOW_AT, WINDOW_BYTES } from "./page-kernel.ts";
 
 interface Lz4 {
   compressSync(input: Uint8Array): Buffer;
@@ -18,16 +19,31 @@ export function compressBlock(page: Uint8Array): Uint8Array {
 }
 
 /**
- * Decompresses the raw block at `start … end` to exactly `size` bytes. The four bytes before it are overwritten: the
- * library wants the length there. Throws SLU-5002 for anything else than a whole, valid block.
+ * Decompresses the raw block at `start … end` to exactly `size` bytes, which are the caller's. The four bytes before it
+ * may be overwritten: the library wants the length there. Throws SLU-5002 for anything else than a whole, valid block.
  */
 export function decompressBlock(bytes: Uint8Array, start: number, end: number, size: number): Uint8Array {
+  const kernel = end - start <= WINDOW_BYTES && size <= PAGE_BYTES_MAX ? threadKernel() : undefined;
+  if (kernel === undefined) return decompressByLibrary(bytes, start, end, size);
+  const { memory, decompress } = kernel;
+  memory.set(bytes.subarray(start, end), WINDOW_AT);
+  if (!decompress(WINDOW_AT, WINDOW_AT + end - start, PAGE_AT, PAGE_AT + size)) throw damagedPage();
+  return memory.slice(PAGE_AT, PAGE_AT + size);
+}
+
+/** The same where there's no WebAssembly. */
+export function decompressByLibrary(bytes: Uint8Array, start: number, end: number, size: number): Uint8Array {
   const from = start - LENGTH_BYTES;
   bytes[from] = size;
   bytes[from + 1] = size >>> 8;
   bytes[from + 2] = size >>> 16;
   bytes[from + 3] = size >>> 24;
   return checked(() => lz4.uncompressSync(bytes.subarray(from, end)), size);
+}
+
+/** A page that can't be decompressed to its size. */
+export function damagedPage(cause?: unknown): SluiceError {
+  return new SluiceError("SLU-5002", "a compressed page is damaged", { cause });
 }
 
 /** The longest LZ4 frame that a page of `size` bytes is read from: twice what an honest one takes. */
@@ -50,7 +66,7 @@ function checked(decompress: () => Uint8Array, size: number): Uint8Array {
   try {
     page = decompress();
   } catch (cause) {
-    throw new SluiceError("SLU-5002", "a compressed page is damaged", { cause });
+    throw damagedPage(cause);
   }
   if (page.length !== size) throw new SluiceError("SLU-5002", `a page has ${page.length} bytes instead of ${size}`);
   return page;
