@@ -3,6 +3,7 @@ import path from "node:path";
 import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
+import { formatPosition, type Position } from "../ltx/position.ts";
 import { recordHeader } from "../ltx/record.ts";
 import { SHARED_FIRST, SHARED_SIZE, tryLock, unlock } from "../sqlite/locks.ts";
 import { makeDirectory, syncDirectory } from "./directories.ts";
@@ -10,7 +11,6 @@ import { fileError } from "./files.ts";
 import { writeAt } from "./io.ts";
 import { readLocal } from "./local-batches.ts";
 import type { PageView } from "./page-view.ts";
-import type { PersistedState } from "./state.ts";
 
 /**
  * Gives a database back the sealed commits that a power loss took from it (protocol section 12, last row): the pages of
@@ -58,18 +58,29 @@ function inUse(file: string): SluiceError {
   });
 }
 
+/** What a quarantined piece of history is called. */
+export interface QuarantineName {
+  /** The last position that both histories had. */
+  readonly common: Position;
+  /** The position of the state that is left. */
+  readonly own: Position;
+  /** The slot that its content was for. */
+  readonly txid: number;
+  readonly epoch: number;
+}
+
 /**
  * Writes pages that leave the database's history to the quarantine (protocol section 9) as an LTX file named by the
  * last position that both had; durable when it resolves. Returns its path.
  */
 export async function quarantinePages(
   stateDir: string,
-  state: PersistedState,
+  names: QuarantineName,
   view: PageView,
-  pages: readonly number[],
+  pages: Iterable<number>,
 ): Promise<string> {
   const dir = path.join(stateDir, "quarantine");
-  const target = path.join(dir, `${state.sealedPosition.toString(16).padStart(16, "0")}-${Date.now()}.ltx`);
+  const target = path.join(dir, `${formatPosition(names.common)}-${Date.now()}.ltx`);
   const temporary = `${target}.tmp`;
   let fd: number | undefined;
   try {
@@ -78,13 +89,13 @@ export async function quarantinePages(
     fd = to;
     let offset = 0;
     const { pageSize, pageCount } = view;
-    const txid = state.sealedTxid + 1;
+    const { txid } = names;
     const about = { pageSize, pageCount, minTxid: txid, maxTxid: txid, timestampMs: Date.now() };
     const fields = {
-      position: state.sealedPosition,
+      position: names.own,
       checksum: 0n,
-      epoch: Math.max(1, state.epoch),
-      writer: state.writer === 0n ? 1n : state.writer,
+      epoch: Math.max(1, names.epoch),
+      writer: 1n,
       members: [],
     };
     const encoder = new LtxEncoder(recordHeader(about, fields), (chunk) => {

@@ -1,5 +1,7 @@
 import { unlink } from "node:fs/promises";
 import { SluiceError } from "../errors/error.ts";
+import { lockPage } from "../ltx/header.ts";
+import { PageSum } from "../ltx/page-sum.ts";
 import { epochOf, NOTHING, position as positionOf, type Position, seqOf } from "../ltx/position.ts";
 import type { WalPlace } from "./capture.ts";
 import type { FrozenBatch, LogState } from "./contract.ts";
@@ -7,7 +9,7 @@ import type { FileMark } from "./files.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { LiveWal } from "./live-wal.ts";
 import { localSlots, readLocal } from "./local-batches.ts";
-import type { BatchCut, OpenBatch } from "./open-batch.ts";
+import { type BatchCut, type OpenBatch, pagesOf } from "./open-batch.ts";
 import type { Books } from "./owner.ts";
 import type { PageSums } from "./page-sums.ts";
 import { adopt, seal as sealCut, type Sealed, sealedPath, type SealName, sealNow, type SealSource } from "./seal.ts";
@@ -70,14 +72,17 @@ export class Batches implements Books {
     readonly commits: number;
     readonly isUncounted: boolean;
     readonly bootId: string;
+    /** Default: what is on disk, and the position that follows from it. */
+    readonly state?: PersistedState;
+    readonly position?: Position;
   }) {
     this.#file = parts.file;
     this.#wal = parts.wal;
     this.#open = parts.open;
     this.#sums = parts.sums;
     this.#bootId = parts.bootId;
-    this.#state = parts.file.state ?? emptyState;
-    this.#position = this.#state.sealedPosition;
+    this.#state = parts.state ?? parts.file.state ?? emptyState;
+    this.#position = parts.position ?? this.#state.sealedPosition;
     const commits = parts.isUncounted ? NAME_GAP : parts.commits;
     this.#claiming = this.#state.takeover !== undefined;
     if (this.#claiming) this.#unnamed = commits;
@@ -306,6 +311,31 @@ export class Batches implements Books {
     await this.#write({ ...this.#state, place: undefined, clean: mark });
   }
 
+  /**
+   * What is not in the log, and the sums of the database as it is; these books end with it. Nobody writes meanwhile.
+   */
+  async unconfirmed(): Promise<{ readonly pages: ReadonlySet<number>; readonly sums: PageSums }> {
+    const pages = new Set<number>();
+    for (const { txid } of this.#state.frozen) {
+      await readLocal(this.#file.dir, txid, { page: (pgno) => void pages.add(pgno) });
+    }
+    const { frames, pageSize } = this.#source;
+    const cut = this.#open.cut();
+    const view = this.#wal.view(cut.lastFrame, cut.size);
+    const newest = frames.newest(frames.base + 1, Math.max(frames.base, cut.lastFrame), cut.size);
+    const open = pagesOf(cut, newest, lockPage(pageSize));
+    const content = Buffer.alloc(pageSize);
+    const sum = new PageSum(pageSize);
+    this.#sums.resize(cut.size);
+    for (const page of open) {
+      await view.read(page, content);
+      sum.of(page, content, 0, pageSize);
+      this.#sums.set(page, sum.lo, sum.hi);
+      pages.add(page);
+    }
+    return { pages, sums: this.#sums };
+  }
+
   #assertCanSeal(): void {
     if (!this.canSeal) throw internal("seals a batch without an epoch");
   }
@@ -351,6 +381,7 @@ export class Batches implements Books {
       takeover: claim ? name.txid : undefined,
       bootId: this.#bootId,
       clean: undefined,
+      following: false,
     };
   }
 

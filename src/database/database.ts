@@ -6,7 +6,9 @@ import type { Batches } from "./batches.ts";
 import type { DatabaseSnapshot, FrozenBatch, LoggedDatabase, LogState } from "./contract.ts";
 import type { DatabaseEvent } from "./events.ts";
 import { fileMark, isSameMark } from "./files.ts";
+import { Followed } from "./followed.ts";
 import type { LiveWal } from "./live-wal.ts";
+import { toBatches } from "./roles.ts";
 import { Snapshots } from "./snapshots.ts";
 import { type DatabaseOptions, start, type Started } from "./starting.ts";
 import type { StateFile } from "./state.ts";
@@ -35,6 +37,7 @@ export class Database implements LoggedDatabase {
   readonly pageSize: number;
   onFrozen: (batch: FrozenBatch) => void = () => undefined;
   onCaptured: (position: Position) => void = () => undefined;
+  readonly #parts: Started;
   readonly #wal: LiveWal;
   readonly #batches: Batches;
   readonly #file: StateFile;
@@ -49,11 +52,21 @@ export class Database implements LoggedDatabase {
    */
   static async open(file: string, options: DatabaseOptions = {}): Promise<Database> {
     const absolute = path.resolve(file);
-    return new Database(await start(absolute, stateDirOf(absolute), options));
+    const parts = await start(absolute, stateDirOf(absolute), options, options.gate ?? "open");
+    const database = await Database.of(parts);
+    parts.wal.start(parts.durable);
+    return database;
   }
 
-  private constructor(parts: Started) {
-    const { wal, batches } = parts;
+  /** Goes on with a database that is open; where it followed a primary, its gate is closed. */
+  static async of(parts: Started): Promise<Database> {
+    const { books } = parts;
+    return new Database(parts, books instanceof Followed ? await toBatches(parts, books) : books);
+  }
+
+  private constructor(parts: Started, batches: Batches) {
+    const { wal } = parts;
+    this.#parts = parts;
     this.path = wal.files.path;
     this.stateDir = parts.file.dir;
     this.pageSize = wal.pageSize;
@@ -68,7 +81,6 @@ export class Database implements LoggedDatabase {
       this.#snapshots.check();
       this.onCaptured(batches.position);
     });
-    wal.start(parts.durable);
   }
 
   get position(): Position {
@@ -160,6 +172,33 @@ export class Database implements LoggedDatabase {
   async #settle(): Promise<void> {
     this.#wal.captureNow();
     await this.#wal.heal();
+  }
+
+  /** Lets applications write. */
+  openGate(): void {
+    this.#wal.locks.openGate();
+  }
+
+  get isGateClosed(): boolean {
+    return this.#wal.locks.isGateClosed;
+  }
+
+  /** The descriptors whose locks must outlive this process for as long as an application runs. */
+  get descriptors(): readonly number[] {
+    return [this.#wal.files.db, this.#wal.files.shm];
+  }
+
+  /**
+   * This database is a `Replica`'s from now on: its gate is closed and its log writer stopped. What is committed is
+   * captured first. Nothing is closed.
+   */
+  async handOver(): Promise<Started> {
+    if (!this.isGateClosed) throw new SluiceError("SLU-2000", `${this.path} is handed over with an open gate`);
+    await this.#run(() => this.#settle());
+    this.#closed = true;
+    this.#snapshots.abort("the node steps down");
+    await this.#queue.idle();
+    return { ...this.#parts, books: this.#batches };
   }
 
   /**

@@ -25,6 +25,12 @@ export class HeldLocks {
   #dms = false;
   #checkpoint = false;
   #pin = false;
+  /** The gate is closed: WRITE is held shared whenever it isn't held exclusively. */
+  #closed = false;
+  #exclusive = false;
+  /** A change is being written behind the closed gate. */
+  #writing = false;
+  #onRelease: (() => void) | undefined;
 
   constructor(files: DatabaseFiles) {
     this.#files = files;
@@ -72,12 +78,55 @@ export class HeldLocks {
     tryLock(this.#files.shm, "shared", WAL_PIN_LOCK);
   }
 
+  /** The WRITE lock for maintenance. False while an application, or a change on a replica, is writing. */
   tryWrite(): boolean {
-    return tryLock(this.#files.shm, "exclusive", WAL_WRITE_LOCK);
+    if (this.#writing) return false;
+    this.#exclusive = tryLock(this.#files.shm, "exclusive", WAL_WRITE_LOCK);
+    return this.#exclusive;
   }
 
   releaseWrite(): void {
-    unlock(this.#files.shm, WAL_WRITE_LOCK);
+    if (this.#closed) tryLock(this.#files.shm, "shared", WAL_WRITE_LOCK);
+    else unlock(this.#files.shm, WAL_WRITE_LOCK);
+    this.#exclusive = false;
+    this.#onRelease?.();
+    this.#onRelease = undefined;
+  }
+
+  /**
+   * Closes the gate (protocol section 2): nobody but Sluice can commit until `openGate`, and for as long as any process
+   * shares these descriptors. False while an application is writing.
+   */
+  closeGate(): boolean {
+    this.#closed ||= tryLock(this.#files.shm, "shared", WAL_WRITE_LOCK);
+    return this.#closed;
+  }
+
+  openGate(): void {
+    if (this.#writing)
+      throw new SluiceError("SLU-2000", `${this.#files.path}: the gate opens in the middle of a change`);
+    this.#closed = false;
+    if (!this.#exclusive) unlock(this.#files.shm, WAL_WRITE_LOCK);
+  }
+
+  get isGateClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** Behind a closed gate: the end of the WAL is the caller's until `endChange`. Waits for maintenance under WRITE. */
+  async beginChange(): Promise<void> {
+    if (!this.#closed || this.#writing) {
+      throw new SluiceError(
+        "SLU-2000",
+        `${this.#files.path}: a change while ${this.#writing ? "another is written" : "the gate is open"}`,
+      );
+    }
+    while (this.#exclusive) await new Promise<void>((resolve) => (this.#onRelease = resolve));
+    this.#writing = true;
+  }
+
+  endChange(): void {
+    this.#writing = false;
   }
 
   release(): void {
@@ -87,7 +136,7 @@ export class HeldLocks {
     unlock(shm, WAL_CKPT_LOCK);
     unlock(shm, WAL_DMS_LOCK);
     unlock(db, SHARED_FIRST, SHARED_SIZE);
-    this.#shared = this.#dms = this.#checkpoint = this.#pin = false;
+    this.#shared = this.#dms = this.#checkpoint = this.#pin = this.#closed = this.#exclusive = false;
   }
 }
 

@@ -161,6 +161,22 @@ export class LiveWal {
     }
   }
 
+  /** The same with turns for others in between, when much was written. */
+  async captureInTurns(): Promise<void> {
+    for (;;) {
+      try {
+        let look = this.capture.look();
+        if (look === "torn" && this.#repair()) look = this.capture.look();
+        if (look !== "moved") return;
+        const done = this.capture.advance(SLICE_BYTES);
+        if (done) return this.#captured();
+      } catch (error) {
+        throw this.#report(error);
+      }
+      await new Promise(setImmediate);
+    }
+  }
+
   /** The start-up capture: reads all frames, with turns for others in between. */
   async captureAll(): Promise<void> {
     for (;;) {

@@ -36,8 +36,9 @@ export class OpenBatch implements CommitSink {
   #cut: BatchCut | undefined;
   #gathering = true;
 
-  /** `size`: pages of the database at the last seal. */
-  constructor(size: number) {
+  /** `size`: pages of the database at the last seal. `frame`: the last one of the WAL that is no part of it. */
+  constructor(size: number, frame = 0) {
+    this.#frame = frame;
     this.#size = size;
     this.#lowSize = size;
   }

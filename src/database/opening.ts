@@ -18,15 +18,22 @@ export interface OpenedFiles {
  * Opens a database in the order of protocol section 2, steps 1 to 5: SQLite first (it rolls back a hot journal, switches
  * to WAL mode and sets up the wal-index), then the descriptors, the locks, the pin; then SQLite goes.
  *
+ * `gate` closed: no application can commit from then on.
+ *
  * Never creates a database: SLU-2005 when there is none of at least one page. SLU-2003 when locks could not be had
  * within `patienceMs`, SLU-2004 when SQLite can't open it, SLU-2008 to SLU-2010 for system errors. After an error
  * nothing is held.
  */
-export async function openFiles(path: string, patienceMs: number, signal?: AbortSignal): Promise<OpenedFiles> {
+export async function openFiles(
+  path: string,
+  patienceMs: number,
+  gate: "open" | "closed",
+  signal?: AbortSignal,
+): Promise<OpenedFiles> {
   const deadline = performance.now() + patienceMs;
   for (;;) {
     signal?.throwIfAborted();
-    const result = await openOnce(path, deadline, signal);
+    const result = await openOnce(path, deadline, gate, signal);
     if (typeof result !== "string") return result;
     if (performance.now() >= deadline) {
       throw new SluiceError("SLU-2003", `${path}: ${result}, for ${Math.round(patienceMs / 1000)} s`);
@@ -39,6 +46,7 @@ export async function openFiles(path: string, patienceMs: number, signal?: Abort
 async function openOnce(
   path: string,
   deadline: number,
+  gate: "open" | "closed",
   signal: AbortSignal | undefined,
 ): Promise<OpenedFiles | string> {
   requireDatabase(path);
@@ -50,11 +58,14 @@ async function openOnce(
   try {
     files = new DatabaseFiles(path);
     locks = new HeldLocks(files);
-    let blocked = locks.take();
+    const held = locks;
+    const take = (): string | undefined =>
+      held.take() ?? (gate === "open" || held.closeGate() ? undefined : "an application is writing");
+    let blocked = take();
     while (blocked !== undefined && performance.now() < deadline) {
       signal?.throwIfAborted();
       await sleep(RETRY_MS);
-      blocked = locks.take();
+      blocked = take();
     }
     if (blocked !== undefined) return blocked;
     const pageSize = connection.pragma("page_size", { simple: true }) as number;

@@ -1,32 +1,41 @@
-import { fstatSync, readFileSync } from "node:fs";
+import { fstatSync } from "node:fs";
 import { SluiceError } from "../errors/error.ts";
 import { applyForward, quarantinePages } from "./apply-forward.ts";
+import { AppliedJournal } from "./applied-journal.ts";
 import { Batches } from "./batches.ts";
+import { bootId } from "./boot.ts";
 import type { WalPlace } from "./capture.ts";
+import { ChangedPages } from "./changed-pages.ts";
 import type { DatabaseEvent } from "./events.ts";
 import { checkFrozen } from "./frozen-files.ts";
 import { isSameMark } from "./files.ts";
+import { Followed } from "./followed.ts";
 import { type DatabaseLimits, defaultLimits } from "./limits.ts";
 import { LiveWal } from "./live-wal.ts";
 import { OpenBatch } from "./open-batch.ts";
 import { openFiles, type OpenedFiles } from "./opening.ts";
 import { Owner } from "./owner.ts";
 import { PageSums } from "./page-sums.ts";
-import { type Recovery, recover } from "./recover.ts";
+import { type Recovery, recover, sumsOf } from "./recover.ts";
+import { seqOf } from "../ltx/position.ts";
 import { type PersistedState, StateFile } from "./state.ts";
+import { loadSums } from "./sums-file.ts";
 import { WorkQueue } from "./work-queue.ts";
 
 export interface DatabaseOptions {
+  /** Whether applications may write from the start, before anything of them is sealed. Default: "open". */
+  readonly gate?: "open" | "closed";
   readonly limits?: Partial<DatabaseLimits>;
   /** Must return at once and not throw. */
   readonly onEvent?: (event: DatabaseEvent) => void;
   readonly signal?: AbortSignal;
 }
 
-/** A database that is opened and captured, with what a `Database` is made of. */
+/** A database that is opened and captured, with what a `Database` or a `Replica` is made of. */
 export interface Started {
   readonly wal: LiveWal;
-  readonly batches: Batches;
+  /** Of the role in which it was left. */
+  readonly books: Batches | Followed;
   readonly file: StateFile;
   readonly queue: WorkQueue;
   readonly owner: Owner;
@@ -36,12 +45,20 @@ export interface Started {
   readonly durable: number;
 }
 
-/** Opens the files and finds out how the database stands to its persisted state. After an error nothing is held. */
-export async function start(file: string, stateDir: string, options: DatabaseOptions): Promise<Started> {
+/**
+ * Opens the files and finds out how the database stands to its persisted state. `gate` closed: from then on no
+ * application can write. After an error nothing is held.
+ */
+export async function start(
+  file: string,
+  stateDir: string,
+  options: DatabaseOptions,
+  gate: "open" | "closed",
+): Promise<Started> {
   const limits = { ...defaultLimits, ...options.limits };
   const onEvent = options.onEvent ?? ((): void => undefined);
   for (let attempt = 0; ; attempt++) {
-    const opened = await openFiles(file, limits.openMs, options.signal);
+    const opened = await openFiles(file, limits.openMs, gate, options.signal);
     let stateFile: StateFile | undefined;
     let lost: readonly number[];
     try {
@@ -74,6 +91,7 @@ async function startOpened(
     const { path } = opened.files;
     throw new SluiceError("SLU-2015", `${path} has pages of ${opened.pageSize} bytes, its log of ${state.pageSize}`);
   }
+  if (state?.following === true) return startFollowed(opened, file, state, limits, onEvent);
   const untouched = state?.clean !== undefined && isSameMark(state.clean, opened.files.mark);
   const open = new OpenBatch(state?.sealedSize ?? 0);
   const queue = new WorkQueue();
@@ -93,15 +111,21 @@ async function startOpened(
   const wal: LiveWal = new LiveWal(opened, size, owner, limits);
   await wal.captureAll();
   const { frame } = wal.capture;
-  const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+  const boot = bootId();
   const view = wal.view(frame, wal.capture.size);
   const { salt1, salt2 } = wal.capture.place;
   const endLost = !continues && state?.place?.salt1 === salt1 && state.place.salt2 === salt2;
-  const recovery = await recover({ stateDir: file.dir, state, continues, endLost, untouched, bootId, view });
+  const recovery = await recover({ stateDir: file.dir, state, continues, endLost, untouched, bootId: boot, view });
   onEvent({ type: "recovered", how: recovery.kind, detail: describe(recovery, commits) });
   if (recovery.kind === "behind") {
     if (recovery.unknown.length > 0 && state !== undefined) {
-      const path = await quarantinePages(file.dir, state, view, recovery.unknown);
+      const names = {
+        common: state.sealedPosition,
+        own: state.sealedPosition,
+        txid: state.sealedTxid + 1,
+        epoch: state.epoch,
+      };
+      const path = await quarantinePages(file.dir, names, view, recovery.unknown);
       onEvent({ type: "quarantined", path, pages: recovery.unknown.length });
     }
     // Killed in the middle of it, the database is a mixture, and its WAL is no witness any more.
@@ -125,11 +149,46 @@ async function startOpened(
   }
   open.open();
   // From here on a difference is no power loss of an earlier boot.
-  if (state !== undefined && state.bootId !== bootId) await file.write({ ...state, bootId, puttingBack: false });
+  if (state !== undefined && state.bootId !== boot) await file.write({ ...state, bootId: boot, puttingBack: false });
   const sums = recovery.kind === "unknown" ? new PageSums() : recovery.sums;
   const isUncounted = recovery.kind !== "in-step";
-  const batches = new Batches({ file, wal, open, sums, commits, isUncounted, bootId });
-  return { wal, batches, file, queue, owner, limits, onEvent, durable };
+  const batches = new Batches({ file, wal, open, sums, commits, isUncounted, bootId: boot });
+  return { wal, books: batches, file, queue, owner, limits, onEvent, durable };
+}
+
+/**
+ * A database that followed a primary when it was left. Its pages say which of the states in the journal it is; after a
+ * clean stop nothing needs to be read.
+ */
+async function startFollowed(
+  opened: OpenedFiles,
+  file: StateFile,
+  state: PersistedState,
+  limits: DatabaseLimits,
+  onEvent: (event: DatabaseEvent) => void,
+): Promise<Started> {
+  const saved =
+    state.clean !== undefined && isSameMark(state.clean, opened.files.mark) ? await loadSums(file.dir) : undefined;
+  const queue = new WorkQueue();
+  const owner = new Owner(queue, onEvent, { commit: () => undefined });
+  const size = Math.floor(fstatSync(opened.files.db).size / opened.pageSize);
+  const wal = new LiveWal(opened, size, owner, limits);
+  await wal.captureAll();
+  const { frame } = wal.capture;
+  const isClean = saved !== undefined && saved.sums.count === size && frame === 0;
+  const sums = isClean ? saved.sums : await sumsOf(wal.view(frame, wal.capture.size));
+  const journal = new AppliedJournal(file.dir);
+  const applied = journal.find(sums.checksum, sums.count);
+  const { confirmed, epoch } = state;
+  const record = confirmed.txid === 0 ? undefined : { ...confirmed, epoch };
+  const changed = new ChangedPages();
+  if (applied !== undefined && applied.position !== record?.position) changed.everything(seqOf(applied.position));
+  const detail =
+    applied === undefined ? "its pages are none of the states that it has had" : "a state of its primary's";
+  onEvent({ type: "recovered", how: applied === undefined ? "unknown" : "in-step", detail });
+  const position = applied?.position;
+  const books = new Followed({ file, wal, journal, sums, changed, position, record });
+  return { wal, books, file, queue, owner, limits, onEvent, durable: frame };
 }
 
 function isSealedPlace(state: PersistedState | undefined, place: WalPlace): boolean {

@@ -40,6 +40,8 @@ export interface PersistedState {
   readonly clean: FileMark | undefined;
   /** Commits that a power loss took are being put back into the database: what is in it now does not count. */
   readonly puttingBack: boolean;
+  /** It is a replica's: what is said of the last sealed batch means nothing, and `epoch` is the highest it has seen. */
+  readonly following: boolean;
 }
 
 export const emptyState: PersistedState = {
@@ -60,6 +62,7 @@ export const emptyState: PersistedState = {
   bootId: "",
   clean: undefined,
   puttingBack: false,
+  following: false,
 };
 
 /** One of the two places in the file; a state with all its frozen batches fits into it. */

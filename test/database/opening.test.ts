@@ -84,7 +84,7 @@ test("a database that is not there yet is left for the application to make", asy
 });
 
 test("a directory, a text file and a damaged header are errors that name the file", async () => {
-  await expect(openFiles(dir.path(""), 100)).rejects.toMatchObject({ code: "SLU-2004" });
+  await expect(openFiles(dir.path(""), 100, "open")).rejects.toMatchObject({ code: "SLU-2004" });
   writeFileSync(path, "this is not a database ".repeat(100));
   await expect(open()).rejects.toMatchObject({ code: "SLU-2016", message: expect.stringContaining(path) });
   expect(readFileSync(path, "utf8")).toMatch(/^this is not/);
@@ -203,7 +203,7 @@ test.runIf(process.getuid?.() === 0)("files that may not be written are an error
   chmodSync(dir.path(""), 0o755);
   const script = `import { openFiles } from ${JSON.stringify(new URL("../../src/database/opening.ts", import.meta.url).pathname)};
 process.setgid(65534); process.setuid(65534);
-await openFiles(${JSON.stringify(path)}, 100).catch((e) => console.log(e.code));`;
+await openFiles(${JSON.stringify(path)}, 100, "open").catch((e) => console.log(e.code));`;
   expect(execFileSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" }).trim()).toBe(
     "SLU-2009",
   );

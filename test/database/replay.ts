@@ -30,7 +30,7 @@ export class Replay implements WalOwner {
   /** Opens `path`; the image begins with what the database file and the WAL hold now. */
   static async open(path: string, limits: Partial<DatabaseLimits> = {}, live = true): Promise<Replay> {
     const replay = new Replay();
-    const opened = await openFiles(path, limits.openMs ?? 5_000);
+    const opened = await openFiles(path, limits.openMs ?? 5_000, "open");
     replay.wal = new LiveWal(opened, 0, replay, { ...defaultLimits, ...limits });
     for (let n = 0; ; n++) {
       const page = Buffer.alloc(opened.pageSize);

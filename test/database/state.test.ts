@@ -54,6 +54,7 @@ const states = fc
       { nil: undefined },
     ),
     puttingBack: fc.boolean(),
+    following: fc.boolean(),
   })
   .map((state): PersistedState => {
     const frozen = state.frozen.map((one) => ({ ...one, path: sealedPath(stateDir, one.txid) }));

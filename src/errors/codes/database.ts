@@ -142,4 +142,19 @@ export const databaseCodes = {
     remedy:
       "Nothing at once. If it comes again, check the machine's disk and memory, and what else writes to the file.",
   },
+  "SLU-2020": {
+    title: "Something else wrote to a replica",
+    meaning:
+      "A commit appeared in the WAL of a replica that Sluice did not write, although the gate was closed. Capture has ended; the database is compared with the primary again, and its own version of what differs goes to the quarantine.",
+    normal: "Never while Sluice runs. Only programs that go around SQLite's locks can do it.",
+    remedy:
+      "Find the program: one with `vfs=unix-none`, `locking_mode=EXCLUSIVE` on a network disk, or a copy made over the live file. `sluice quarantine list` shows what it wrote.",
+  },
+  "SLU-2021": {
+    title: "A replica's database is at an unknown state",
+    meaning:
+      "The machine lost power, or the disk did, while this copy followed a primary: its pages are none of the states that it has had. It may be older than the log, so it can't become the primary's database.",
+    normal: "After a power loss on a replica.",
+    remedy: "Nothing: the copy is compared with the primary, or restored from the log.",
+  },
 } as const;
