@@ -41,6 +41,7 @@ const ROOMS: readonly [digit: string, title: string][] = [
   ["4", "The log, restore"],
   ["5", "LTX files"],
   ["6", "The application's processes"],
+  ["7", "The front door"],
 ];
 
 function errorsPage(): string {

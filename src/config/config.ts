@@ -12,6 +12,7 @@ export interface Config {
   /** Metrics alone, without a secret. */
   readonly metricsListen: ListenAddress | undefined;
   readonly secret: string | undefined;
+  readonly proxy: ProxyConfig | undefined;
   readonly exec: readonly ExecConfig[];
   readonly logging: { readonly level: string | undefined; readonly type: "text" | "json" | undefined };
 }
@@ -25,6 +26,48 @@ export interface ExecConfig {
   readonly cmd: string;
   readonly on: "any" | "primary" | "replica";
   readonly wait: boolean;
+}
+
+/** When a write counts as done: committed here, on replicas that may take over, in the log. */
+export type Durability = "local" | "replica" | "store";
+
+export interface RouteConfig {
+  readonly path: string;
+  readonly mode: "pass" | "read" | "write" | undefined;
+  readonly durability: Durability | undefined;
+}
+
+/** Where the application is: a TCP address or a Unix socket. */
+export type AppAddress = ListenAddress | { readonly socketPath: string };
+
+/** The front door; meanings and defaults stand in the schema. */
+export interface ProxyConfig {
+  readonly listen: ListenAddress;
+  /** Undefined: made of `node.advertise` by who announces it. */
+  readonly advertise: string | undefined;
+  readonly app: AppAddress;
+  readonly durability: Durability;
+  readonly durabilityTimeoutMs: number;
+  readonly routes: readonly RouteConfig[];
+  readonly readYourWrites: boolean;
+  readonly holdReads: boolean;
+  /** 0: no limit. */
+  readonly maxLagMs: number;
+  readonly forward: "proxy" | "fly-replay";
+  readonly primaryTimeoutMs: number;
+  readonly readTimeoutMs: number;
+  readonly appTimeoutMs: number;
+  readonly clientTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+  readonly connectionsMax: number;
+  readonly headerBytesMax: number;
+  /** Infinity: any. */
+  readonly bodyBytesMax: number;
+  readonly replayMemoryBytes: number;
+  readonly replayDiskBytes: number;
+  readonly replayDir: string;
+  /** Addresses and networks, presets expanded. */
+  readonly trustedProxies: readonly string[];
 }
 
 export type DbConfig = FileDb | DirectoryDb;

@@ -3,6 +3,8 @@ import os from "node:os";
 import path from "node:path";
 import type { Config, DbConfig, DirectoryDb, ListenAddress, StoreConfig, StoreSettings } from "./config.ts";
 import type { Environment } from "./expand.ts";
+import { parseListen } from "./listen.ts";
+import { resolveProxy } from "./resolve-proxy.ts";
 import type { ConfigFile, StoreObject } from "./schema.ts";
 
 /** A problem that shows only when values are put together; `path` leads to where it is in the file. */
@@ -29,6 +31,9 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
   const metricsListen = address(file.addr, ["addr"]);
   if (listen && !isLoopback(listen.host) && file.cluster.secret === undefined)
     problems.push({ path: ["node", "listen"], message: "cluster.secret is required unless node.listen is loopback" });
+  const proxy =
+    file.proxy &&
+    resolveProxy(file.proxy, base, (key, message) => void problems.push({ path: ["proxy", ...key], message }));
   refuseLater(file, problems);
   if (problems.length > 0) return problems;
   return {
@@ -42,6 +47,7 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
     node: { name: file.node.name ?? os.hostname(), listen },
     metricsListen,
     secret: file.cluster.secret,
+    proxy,
     exec: file.exec,
     logging: { level: file.logging.level, type: file.logging.type },
   };
@@ -241,14 +247,6 @@ function refuseLater(file: ConfigFile, problems: ResolveProblem[]): void {
   if (file.lease?.promote === true) refuse(["lease", "promote"], "there is nobody to take over from");
   for (const [i, { on }] of file.exec.entries())
     if (on === "replica") refuse(["exec", i, "on"], "no replica will ever run this");
-}
-
-/** "host:port" or ":port". */
-export function parseListen(text: string): ListenAddress | undefined {
-  const match = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text);
-  const port = Number(match?.[3]);
-  if (!match || port > 65535) return undefined;
-  return { host: match[1] ?? (match[2] === "" ? "0.0.0.0" : match[2]!), port };
 }
 
 export function isLoopback(host: string): boolean {

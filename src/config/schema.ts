@@ -58,6 +58,57 @@ const exec = z.strictObject({
   wait: flag.default(false).describe("Run to its end before the next one; a failure stops everything."),
 });
 
+const durability = z.enum(["local", "replica", "store"]);
+
+const route = z.strictObject({
+  path: z.string().startsWith("/").describe("Which paths, after decoding; `*` stands for any text, slashes included."),
+  mode: z
+    .enum(["pass", "read", "write"])
+    .optional()
+    .describe("`pass`: to this node's application, without any rule. Default: by the method."),
+  durability: durability.optional().describe("For these requests, reads included."),
+});
+
+const proxy = z.strictObject({
+  listen: z.string().describe("Where clients come in, such as :8080."),
+  advertise: z
+    .url()
+    .optional()
+    .describe(
+      "Where the other nodes' front doors reach this one. Default: `node.advertise` with the port of `listen`.",
+    ),
+  app: z.string().describe("The application on this node: http://127.0.0.1:8000, or unix:/run/app.sock."),
+  durability: durability
+    .default("local")
+    .describe("When a write is answered: at once, when replicas have it, or when the store has it."),
+  "durability-timeout": duration.default(10_000).describe("How long an answer may wait for that, before 504."),
+  routes: z.array(route).default([]).describe("Exceptions; the first that fits counts."),
+  "read-your-writes": flag.default(true).describe("Cookie and header that let clients see their own writes anywhere."),
+  "hold-reads": flag.default(false).describe("A read waits until what it saw is durable."),
+  "max-lag": duration.default(10_000).describe("A replica further behind says so on `/.sluice/health`; 0 for never."),
+  forward: z
+    .enum(["proxy", "fly-replay"])
+    .default("proxy")
+    .describe("How a write gets to the primary: through its front door, or by Fly.io's proxy."),
+  "primary-timeout": duration.default(10_000).describe("How long a write waits while there is no primary."),
+  "read-timeout": duration
+    .default(1000)
+    .describe("How long a read waits for its client's writes, before it goes to the primary."),
+  "app-timeout": duration.default(5000).describe("How long a refused connection to the application is tried again."),
+  "client-timeout": duration.default(60_000).describe("How long a client may send or take nothing in mid-request."),
+  "idle-timeout": duration.default(75_000).describe("How long a client's connection stays open between requests."),
+  "max-connections": count(1, 1_000_000).default(10_000).describe("More are closed at once."),
+  "max-header-size": size.default(16_384).describe("Request line and headers together."),
+  "max-body-size": size.optional().describe("The longest body that is passed on. Default: any."),
+  "replay-memory": size.default(1_048_576).describe("How much of one body is kept in memory for a replay."),
+  "replay-disk": size.default(1_073_741_824).describe("How much of one body is kept in a temporary file."),
+  "replay-dir": z.string().optional().describe("Where those files are. Default: the system's for temporary files."),
+  "trusted-proxies": z
+    .array(z.string())
+    .default(["loopback"])
+    .describe("Whose `X-Forwarded-*` is believed: addresses, networks (10.0.0.0/8), `loopback`, `private`."),
+});
+
 /** The whole configuration file; one schema gives types, messages and the reference page. */
 export const configSchema = z.strictObject({
   dbs: z.array(db).min(1).describe("The databases to protect."),
@@ -115,7 +166,7 @@ export const configSchema = z.strictObject({
     })
     .optional()
     .describe("Who may write. One node needs none."),
-  proxy: z.looseObject({}).optional().describe("The front door; not part of this version."),
+  proxy: proxy.optional().describe("The front door: a reverse proxy before the application of every node."),
   exec: z
     .union([
       z
@@ -142,4 +193,5 @@ export const configSchema = z.strictObject({
 });
 
 export type ConfigFile = z.output<typeof configSchema>;
+export type ProxyFile = z.output<typeof proxy>;
 export type StoreObject = z.output<typeof storeObject>;

@@ -2,6 +2,7 @@ import { configCodes } from "./codes/config.ts";
 import { databaseCodes } from "./codes/database.ts";
 import { logCodes } from "./codes/log.ts";
 import { ltxCodes } from "./codes/ltx.ts";
+import { proxyCodes } from "./codes/proxy.ts";
 import { storeCodes } from "./codes/store.ts";
 import { superviseCodes } from "./codes/supervise.ts";
 
@@ -25,6 +26,7 @@ export const codes = {
   ...storeCodes,
   ...logCodes,
   ...superviseCodes,
+  ...proxyCodes,
 } as const satisfies Record<string, CodeEntry>;
 
 export type ErrorCode = keyof typeof codes;

@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { codes } from "../errors/codes.ts";
+import { ProxyMetrics } from "./proxy-metrics.ts";
 
 /** Seconds, from a fsync to a slow upload. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -74,6 +75,8 @@ export class Metrics {
     buckets: SECONDS,
     registers: [this.registry],
   });
+
+  readonly proxy = new ProxyMetrics(this.registry);
 
   /** Called before each reading, to bring gauges up to date. */
   onCollect: () => void = () => undefined;

@@ -223,7 +223,7 @@ describe("a wrong file", () => {
 
   test.each([
     ["lease: { type: consul }", /^3:16: lease type consul is for several nodes; this version runs a single node/],
-    ["proxy: { listen: :8080 }", /^3:8: the front door/],
+    ['proxy: { listen: :8080, app: "http://127.0.0.1:8000" }', /^3:8: the front door/],
     ["node: { advertise: http://a:1 }", /^3:20: node\.advertise asks for a lease/],
     ["cluster: { tls: { cert: a, key: b } }", /^3:17: TLS/],
     ["lease: { promote: true }", /^3:19: there is nobody/],
