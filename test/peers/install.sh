@@ -7,6 +7,8 @@
 #   bin/litestream  bin/litestream-0.5.12  bin/litestream-0.3.13   Litestream
 #   bin/weed                                                        SeaweedFS, an S3 server
 #   django/bin/python                                               Python with Django and gunicorn
+#   django-old/bin/python  django-new/bin/python                    the oldest and newest Django of the integration;
+#                                                                   beside the newest Flask and Starlette, too
 #   sqlite/VERSION/sqlite3/                                         Python's sqlite3 with another SQLite inside, for
 #                                                                   PYTHONPATH=sqlite/VERSION (the sources of SQLite
 #                                                                   are those that better-sqlite3 brings along)
@@ -20,6 +22,10 @@ LITESTREAM_OLD=0.3.13
 SEAWEEDFS=4.48
 DJANGO=5.2.19
 GUNICORN=27.0.1
+DJANGO_OLD=4.2.30
+DJANGO_NEW=6.1.3
+FLASK=3.1.3
+STARLETTE=1.10.0
 PYSQLITE=0.5.4
 # SQLite's version and the version of better-sqlite3 that has its source.
 SQLITES="3.14.1=1.0.0 3.31.1=6.0.1 3.39.1=7.6.2 3.50.4=12.4.1 3.54.1=13.2.0"
@@ -52,17 +58,43 @@ program() { # package version program name
   ln -sfn "$file" "$peers/bin/$4"
 }
 
-django() {
-  local dir="$peers/packages/django-$DJANGO-$GUNICORN"
+# A virtual environment with these packages. It knows its own path, so it can't be renamed.
+environment() { # python, directory's name, name of the link, packages
+  local dir="$peers/packages/$2"
   if [ ! -e "$dir/.complete" ]; then
-    # A virtual environment knows its own path: it can't be renamed.
     rm -rf "$dir"
     mkdir -p "$peers/packages"
-    python3 -m venv "$dir"
-    "$dir/bin/python" -m pip install --quiet "Django==$DJANGO" "gunicorn==$GUNICORN"
+    "$1" -m venv "$dir"
+    "$dir/bin/python" -m pip install --quiet "${@:4}"
     touch "$dir/.complete"
   fi
-  ln -sfn "$dir" "$peers/django"
+  ln -sfn "$dir" "$peers/$3"
+}
+
+# A Python that runs the newest Django; nothing where there is none.
+python_new() {
+  local python
+  for python in python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[2-9]*/bin/python3; do
+    if "$python" -c 'import sys, sqlite3; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then
+      command -v "$python"
+      return
+    fi
+  done
+}
+
+django() {
+  environment python3 "django-$DJANGO-$GUNICORN" django "Django==$DJANGO" "gunicorn==$GUNICORN"
+  environment python3 "django-$DJANGO_OLD" django-old "Django==$DJANGO_OLD"
+  local python
+  python=$(python_new)
+  if [ -n "$python" ]; then
+    environment "$python" "django-$DJANGO_NEW-$FLASK-$STARLETTE" django-new \
+      "Django==$DJANGO_NEW" "Flask==$FLASK" "starlette==$STARLETTE"
+  else
+    echo "no Python of 3.12 or newer: the newest Django is $DJANGO here" >&2
+    environment python3 "django-$DJANGO-$FLASK-$STARLETTE" django-new \
+      "Django==$DJANGO" "Flask==$FLASK" "starlette==$STARLETTE"
+  fi
 }
 
 pysqlite() {

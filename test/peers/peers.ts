@@ -16,6 +16,10 @@ export const peers = {
   weed: at("bin/weed"),
   /** Python with Django and gunicorn. */
   django: at("django/bin/python"),
+  /** The oldest Django that the integration works with. */
+  djangoOld: at("django-old/bin/python"),
+  /** The newest, with Flask and Starlette. */
+  djangoNew: at("django-new/bin/python"),
 } as const;
 
 /** SQLite's versions that Python programs can be run with; all but the last two have the WAL-reset bug. */
