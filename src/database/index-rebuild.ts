@@ -7,15 +7,9 @@ import {
   WalIndexHeader,
   WalIndexImage,
 } from "../sqlite/wal-index.ts";
+import { blockOf, frameBefore, IndexBlock, WHOLE_STORE_BYTES } from "../sqlite/wal-index-block.ts";
 import type { DatabaseFiles } from "./files.ts";
 import { readAt, SHARED_BUFFER_BYTES, sharedBuffer, writeAt } from "./io.ts";
-
-/** Page numbers in the first block and in each later one (wal.c, `HASHTABLE_NPAGE_ONE`, `HASHTABLE_NPAGE`). */
-const FIRST_BLOCK_PAGES = 4062;
-const BLOCK_PAGES = 4096;
-const HASH_SLOTS = 8192;
-const HASH_OFFSET = 16384;
-const WORD = 8;
 
 /**
  * Builds the wal-index again from the frames of the WAL, as wal.c's `walIndexRecover` does, for the case that both
@@ -25,14 +19,26 @@ const WORD = 8;
 export function rebuildIndex(files: DatabaseFiles): void {
   const index = new PrivateIndex();
   const header = readFrames(files, index);
-  index.blocks.forEach((block, i) => storeDifference(files.shm, block, i));
+  for (const block of index.blocks) storeDifference(files.shm, block);
   const image = new WalIndexImage();
   image.put(header);
   writeAt(files.shm, image.bytes, 0, HEADER_COPIES_BYTES, 0);
 }
 
-/** Reads the frames up to the last commit into `index`; returns the header that describes them. */
-function readFrames(files: DatabaseFiles, index: PrivateIndex): WalIndexHeader {
+/**
+ * The same for page numbers and hash tables alone, where the header is whole and what lies behind it is not. False when
+ * the WAL doesn't hold the commit that the header names.
+ */
+export function rebuildBlocks(files: DatabaseFiles, published: WalIndexHeader): boolean {
+  const index = new PrivateIndex();
+  const header = readFrames(files, index, published.mxFrame);
+  if (header.mxFrame !== published.mxFrame || !header.sameGeneration(published)) return false;
+  for (const block of index.blocks) storeDifference(files.shm, block);
+  return true;
+}
+
+/** Reads the frames up to the last commit, at most `most`, into `index`; returns the header that describes them. */
+function readFrames(files: DatabaseFiles, index: PrivateIndex, most = Number.POSITIVE_INFINITY): WalIndexHeader {
   const header = new WalIndexHeader();
   const { bytes, words } = sharedBuffer();
   const start = readAt(files.wal, bytes, WAL_HEADER_BYTES, 0) === WAL_HEADER_BYTES ? parseWalHeader(words) : undefined;
@@ -47,7 +53,7 @@ function readFrames(files: DatabaseFiles, index: PrivateIndex): WalIndexHeader {
   const scanner = new FrameScanner(start.pageSize);
   scanner.begin(start.salt1, start.salt2, start.bigEndian, start.sum1, start.sum2);
   const frameBytes = FRAME_HEADER_BYTES + start.pageSize;
-  const frames = Math.floor((fstatSync(files.wal).size - WAL_HEADER_BYTES) / frameBytes);
+  const frames = Math.min(most, Math.floor((fstatSync(files.wal).size - WAL_HEADER_BYTES) / frameBytes));
   const chunk = Math.floor(SHARED_BUFFER_BYTES / frameBytes);
   scan: for (let done = 0; done < frames; done += chunk) {
     const count = Math.min(chunk, frames - done);
@@ -68,60 +74,42 @@ function readFrames(files: DatabaseFiles, index: PrivateIndex): WalIndexHeader {
 
 /** Blocks of the index in memory; the bytes of the header in the first are never stored from here. */
 class PrivateIndex {
-  readonly blocks: Uint8Array[] = [];
+  readonly blocks: IndexBlock[] = [];
   #frames = 0;
 
   append(page: number): void {
-    const [block, place] = this.#locate(++this.#frames);
-    const bytes = this.#block(block);
-    pagesOf(bytes, block)[place - 1] = page;
-    const hash = new Uint16Array(bytes.buffer, HASH_OFFSET, HASH_SLOTS);
-    let slot = (page * 383) & (HASH_SLOTS - 1);
-    while (hash[slot] !== 0) slot = (slot + 1) & (HASH_SLOTS - 1);
-    hash[slot] = place;
+    const frame = ++this.#frames;
+    const number = blockOf(frame);
+    this.#block(number).put(frame - frameBefore(number), page);
   }
 
-  /** Takes out the frames past the last commit, as `walCleanupHash` does. */
+  /** Takes out the frames past the last commit. */
   end(frames: number): void {
-    const [block, place] = frames === 0 ? [0, 0] : this.#locate(frames);
-    const bytes = this.#block(block);
-    pagesOf(bytes, block).fill(0, place);
-    const hash = new Uint16Array(bytes.buffer, HASH_OFFSET, HASH_SLOTS);
-    for (let slot = 0; slot < HASH_SLOTS; slot++) if (hash[slot]! > place) hash[slot] = 0;
-    for (let later = block + 1; later < this.blocks.length; later++) this.blocks[later]!.fill(0);
+    const number = frames === 0 ? 0 : blockOf(frames);
+    this.#block(number).end(frames - frameBefore(number));
+    for (let later = number + 1; later < this.blocks.length; later++) this.blocks[later]!.clear(later);
   }
 
-  #block(i: number): Uint8Array {
-    while (this.blocks.length <= i) this.blocks.push(new Uint8Array(WAL_INDEX_BLOCK_BYTES));
+  #block(i: number): IndexBlock {
+    while (this.blocks.length <= i) this.blocks.push(new IndexBlock(this.blocks.length));
     return this.blocks[i]!;
   }
-
-  /** The block of a frame and its place in it, from 1. */
-  #locate(frame: number): [number, number] {
-    if (frame <= FIRST_BLOCK_PAGES) return [0, frame];
-    const rest = frame - FIRST_BLOCK_PAGES - 1;
-    return [1 + Math.floor(rest / BLOCK_PAGES), (rest % BLOCK_PAGES) + 1];
-  }
-}
-
-function pagesOf(bytes: Uint8Array, block: number): Uint32Array {
-  const offset = block === 0 ? WAL_INDEX_HEADER_BYTES : 0;
-  return new Uint32Array(bytes.buffer, offset, block === 0 ? FIRST_BLOCK_PAGES : BLOCK_PAGES);
 }
 
 /** Stores the aligned 8-byte words of one block that are not what the file has; smaller stores can be seen torn. */
-function storeDifference(shm: number, block: Uint8Array, i: number): void {
-  const offset = i * WAL_INDEX_BLOCK_BYTES;
+function storeDifference(shm: number, { bytes, stores, number }: IndexBlock): void {
+  const offset = number * WAL_INDEX_BLOCK_BYTES;
   const now = new Uint8Array(WAL_INDEX_BLOCK_BYTES);
   const length = readAt(shm, now, WAL_INDEX_BLOCK_BYTES, offset);
   if (length < WAL_INDEX_BLOCK_BYTES) {
-    writeAt(shm, block, length, WAL_INDEX_BLOCK_BYTES - length, offset + length);
+    writeAt(shm, bytes, length, WAL_INDEX_BLOCK_BYTES - length, offset + length);
     if (length === 0) return;
   }
-  const mine = new BigUint64Array(block.buffer);
   const theirs = new BigUint64Array(now.buffer);
+  const first = number === 0 ? WAL_INDEX_HEADER_BYTES / WHOLE_STORE_BYTES : 0;
   // Pages before hash slots: a slot is only looked at by readers whose frames it names.
-  for (let word = i === 0 ? WAL_INDEX_HEADER_BYTES / WORD : 0; word < Math.floor(length / WORD); word++) {
-    if (mine[word] !== theirs[word]) writeAt(shm, block, word * WORD, WORD, offset + word * WORD);
+  for (let i = first; i < Math.floor(length / WHOLE_STORE_BYTES); i++) {
+    const at = i * WHOLE_STORE_BYTES;
+    if (stores[i] !== theirs[i]) writeAt(shm, bytes, at, WHOLE_STORE_BYTES, offset + at);
   }
 }

@@ -41,6 +41,18 @@ export class WalIndexHeader {
   salt1 = 0;
   salt2 = 0;
 
+  assign(other: WalIndexHeader): void {
+    this.change = other.change;
+    this.bigEndian = other.bigEndian;
+    this.pageSize = other.pageSize;
+    this.mxFrame = other.mxFrame;
+    this.pageCount = other.pageCount;
+    this.frameSum1 = other.frameSum1;
+    this.frameSum2 = other.frameSum2;
+    this.salt1 = other.salt1;
+    this.salt2 = other.salt2;
+  }
+
   sameGeneration(other: { readonly salt1: number; readonly salt2: number }): boolean {
     return this.salt1 === other.salt1 && this.salt2 === other.salt2;
   }

@@ -15,6 +15,8 @@ const hostIsLittleEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 
 export interface WalHeader {
   readonly pageSize: number;
+  /** Counts the generations (`nCkpt`, "checkpoint sequence number"). */
+  readonly sequence: number;
   /** Checksums read content as big-endian words (byte 13 of the wal-index header says the same). */
   readonly bigEndian: boolean;
   /** The 8 salt bytes as two words in the machine's byte order, as the wal-index holds them. */
@@ -94,12 +96,34 @@ export function parseWalHeader(words: Int32Array): WalHeader | undefined {
   if (sum.s1 !== bigEndianWord(words, 6) || sum.s2 !== bigEndianWord(words, 7)) return undefined;
   return {
     pageSize,
+    sequence: bigEndianWord(words, 3) >>> 0,
     bigEndian,
     salt1: words[4]!,
     salt2: words[5]!,
     sum1: sum.s1,
     sum2: sum.s2,
   };
+}
+
+/**
+ * Makes `words` (8 of them) the header of a generation whose checksums are in this machine's byte order (wal.c,
+ * `walFrames`), and `sum` the checksum that its first frame continues.
+ */
+export function putWalHeader(
+  words: Int32Array,
+  generation: { readonly pageSize: number; readonly sequence: number; readonly salt1: number; readonly salt2: number },
+  sum: WalChecksum,
+): void {
+  words[0] = bigEndianValue(MAGIC | (hostIsLittleEndian ? 0 : 1));
+  words[1] = bigEndianValue(VERSION);
+  words[2] = bigEndianValue(generation.pageSize);
+  words[3] = bigEndianValue(generation.sequence);
+  words[4] = generation.salt1;
+  words[5] = generation.salt2;
+  sum.set(0, 0);
+  sum.add(words, 0, 6, false);
+  words[6] = bigEndianValue(sum.s1);
+  words[7] = bigEndianValue(sum.s2);
 }
 
 /**

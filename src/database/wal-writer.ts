@@ -1,0 +1,194 @@
+import { randomFillSync } from "node:crypto";
+import { fdatasyncSync } from "node:fs";
+import { SluiceError } from "../errors/error.ts";
+import {
+  bigEndianValue,
+  FRAME_HEADER_BYTES,
+  frameOffset,
+  parseWalHeader,
+  putWalHeader,
+  signFrame,
+  WAL_HEADER_BYTES,
+  WalChecksum,
+} from "../sqlite/wal.ts";
+import { HEADER_COPIES_BYTES, WAL_INDEX_HEADER_BYTES, WalIndexHeader, WalIndexImage } from "../sqlite/wal-index.ts";
+import { type DatabaseFiles, fileError } from "./files.ts";
+import { readAt, SHARED_BUFFER_BYTES, sharedBuffer, writeAt } from "./io.ts";
+import { SharedIndex } from "./shared-index.ts";
+
+/** A commit that `WalWriter` has published: its last frame, and that frame's cumulative checksum. */
+export interface PublishedCommit {
+  readonly frame: number;
+  readonly sum1: number;
+  readonly sum2: number;
+}
+
+/**
+ * Appends commits to a WAL that is in use, as SQLite would (protocol section 5; wal.c, `walFrames`, `walIndexAppend`,
+ * `walIndexWriteHdr`). Readers in other processes see a commit when the header of the wal-index is written, which is
+ * one write; until then its frames and index entries are nobody's, and the next try writes over them.
+ *
+ *     idle ── begin ─► open ── append … ─► full ── publish ─► idle
+ *                        └──────────────────┴─ abort, or an error and then abort ─► idle
+ *
+ * The caller holds the end of the WAL: the gate is closed, and `HeldLocks.beginChange` was called. A writer is made
+ * when the gate is closed, and made anew when it was open since. Everything is synchronous; nothing is allocated for a
+ * page.
+ */
+export class WalWriter {
+  readonly #files: DatabaseFiles;
+  readonly #pageSize: number;
+  readonly #frameBytes: number;
+  readonly #index: SharedIndex;
+  readonly #image = new WalIndexImage();
+  /** The header as it was at `begin`, and as it is to become. */
+  readonly #before = new WalIndexHeader();
+  readonly #header = new WalIndexHeader();
+  readonly #now = new WalIndexHeader();
+  readonly #sum = new WalChecksum();
+  #state: "idle" | "open" | "failed" = "idle";
+  /** The last frame of the change. */
+  #last = 0;
+  #frame = 0;
+
+  constructor(files: DatabaseFiles, pageSize: number) {
+    this.#files = files;
+    this.#pageSize = pageSize;
+    this.#frameBytes = FRAME_HEADER_BYTES + pageSize;
+    this.#index = new SharedIndex(files);
+  }
+
+  /**
+   * A change of `pages` pages (at least 1: SQLite never commits without a frame, also when a database only shrinks) after
+   * which the database has `pageCount`. `header`: the wal-index's as it is now. When the WAL was restarted, its header
+   * is written, and synced: a power loss must not leave old frames behind an old header. Throws SLU-2007 when the index
+   * is damaged beyond repair, SLU-2008 to SLU-2010 for system errors; nothing has begun then.
+   */
+  begin(header: WalIndexHeader, pages: number, pageCount: number): void {
+    if (this.#state !== "idle" || pages < 1 || pageCount < 1) {
+      throw this.#misused(`a change of ${pages} pages to ${pageCount} begins while the writer is ${this.#state}`);
+    }
+    if (header.mxFrame > 0 && header.pageSize !== this.#pageSize) {
+      throw this.#misused(`the WAL has pages of ${header.pageSize} bytes, not ${this.#pageSize}`);
+    }
+    this.#before.assign(header);
+    this.#header.assign(header);
+    this.#header.pageCount = pageCount;
+    this.#header.pageSize = this.#pageSize;
+    this.#header.change = (header.change + 1) >>> 0;
+    this.#header.mxFrame = this.#last = header.mxFrame + pages;
+    this.#frame = header.mxFrame;
+    try {
+      if (header.mxFrame === 0) this.#writeHeader();
+      else this.#sum.set(header.frameSum1, header.frameSum2);
+      this.#index.begin(header);
+    } catch (error) {
+      throw fileError(error, this.#files.path, "begin of a change");
+    }
+    this.#state = "open";
+  }
+
+  /**
+   * Whoever writes frame 1 draws the salts, as in `walFrames`: anew for each try, so that frames of one that failed never
+   * continue those of the next.
+   */
+  #writeHeader(): void {
+    const { wal } = this.#files;
+    const { bytes, words } = sharedBuffer();
+    const old = readAt(wal, bytes, WAL_HEADER_BYTES, 0) === WAL_HEADER_BYTES ? parseWalHeader(words) : undefined;
+    const [salt1, salt2] = randomFillSync(new Int32Array(2)) as unknown as [number, number];
+    const header = this.#header;
+    if (header.salt1 === 0) header.salt1 = salt1;
+    header.salt2 = salt2;
+    header.bigEndian = false;
+    const sequence = ((old?.sequence ?? -1) + 1) >>> 0;
+    putWalHeader(words, { pageSize: this.#pageSize, sequence, salt1: header.salt1, salt2 }, this.#sum);
+    writeAt(wal, bytes, 0, WAL_HEADER_BYTES, 0);
+    fdatasyncSync(wal);
+  }
+
+  /**
+   * Appends pages: `numbers[i]`'s content is at `i * pageSize` in `content`. Each page once in a change, in any order; the
+   * caller has checked the numbers. System errors as SLU-2008 to SLU-2010; only `abort` makes sense then.
+   */
+  append(numbers: Uint32Array, content: Uint8Array): void {
+    const count = numbers.length;
+    if (this.#state !== "open" || this.#frame + count > this.#last || content.length !== count * this.#pageSize) {
+      throw this.#misused(`${count} pages in ${content.length} bytes, after frame ${this.#frame} of ${this.#last}`);
+    }
+    const pages = Buffer.from(content.buffer, content.byteOffset, content.length);
+    const chunk = Math.floor(SHARED_BUFFER_BYTES / this.#frameBytes);
+    this.#state = "failed";
+    try {
+      for (let i = 0; i < count; i += chunk) this.#write(numbers, pages, i, Math.min(count, i + chunk));
+      this.#index.append(numbers);
+    } catch (error) {
+      throw fileError(error, this.#files.path, "append to the WAL");
+    }
+    this.#state = "open";
+  }
+
+  #write(numbers: Uint32Array, pages: Buffer, from: number, to: number): void {
+    const pageSize = this.#pageSize;
+    const { bytes, words } = sharedBuffer();
+    const offset = frameOffset(this.#frame + 1, pageSize);
+    let at = 0;
+    for (let i = from; i < to; i++) {
+      this.#frame++;
+      words[at / 4] = bigEndianValue(numbers[i]!);
+      words[at / 4 + 1] = bigEndianValue(this.#frame === this.#last ? this.#header.pageCount : 0);
+      pages.copy(bytes, at + FRAME_HEADER_BYTES, i * pageSize, (i + 1) * pageSize);
+      signFrame(words, at / 4, pageSize, this.#header, this.#sum);
+      at += this.#frameBytes;
+    }
+    writeAt(this.#files.wal, bytes, 0, at, offset);
+  }
+
+  /**
+   * Shows the change to readers. Throws SLU-2000 when pages are missing, SLU-2007 when somebody went around the closed gate
+   * and has committed meanwhile, SLU-2008 to SLU-2010 for system errors; nothing was shown then.
+   */
+  publish(): PublishedCommit {
+    if (this.#state !== "open" || this.#frame !== this.#last) {
+      throw this.#misused(`published at frame ${this.#frame} of ${this.#last}`);
+    }
+    const { shm, path } = this.#files;
+    const header = this.#header;
+    this.#state = "failed";
+    try {
+      this.#compare();
+      header.frameSum1 = this.#sum.s1;
+      header.frameSum2 = this.#sum.s2;
+      this.#image.put(header);
+      writeAt(shm, this.#image.bytes, 0, HEADER_COPIES_BYTES, 0);
+    } catch (error) {
+      throw fileError(error, path, "publish");
+    }
+    this.#index.published(header);
+    this.#state = "idle";
+    return { frame: header.mxFrame, sum1: header.frameSum1, sum2: header.frameSum2 };
+  }
+
+  /** The header in the file is still the one that the change began with. */
+  #compare(): void {
+    const { shm, path } = this.#files;
+    const image = this.#image;
+    const now = this.#now;
+    const length = readAt(shm, image.bytes, WAL_INDEX_HEADER_BYTES, 0);
+    if (length === WAL_INDEX_HEADER_BYTES && image.isWhole) {
+      image.parse(0, now);
+      const before = this.#before;
+      if (now.change === before.change && now.mxFrame === before.mxFrame && now.sameGeneration(before)) return;
+    }
+    throw new SluiceError("SLU-2007", `${path}: somebody wrote to the wal-index while the gate was closed`);
+  }
+
+  /** Forgets a change that wasn't published. Harmless when there is none. */
+  abort(): void {
+    this.#state = "idle";
+  }
+
+  #misused(what: string): SluiceError {
+    return new SluiceError("SLU-2000", `${this.#files.path}: ${what}`);
+  }
+}
