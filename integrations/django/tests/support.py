@@ -33,9 +33,7 @@ def become_primary(folder):
 @contextlib.contextmanager
 def lock_held(file):
     """The write lock of a database is another process's."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDER, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         yield

@@ -13,15 +13,17 @@ class SluiceConfig(AppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401
 
-        logger = logging.getLogger("django.request")
-        if not any(isinstance(filter, NoRefusals) for filter in logger.filters):
-            logger.addFilter(NoRefusals())
+        for name in ("django.request", "django.dispatch"):
+            logger = logging.getLogger(name)
+            if not any(isinstance(each, NoRefusals) for each in logger.filters):
+                logger.addFilter(NoRefusals())
 
 
 class NoRefusals(logging.Filter):
     """
-    A write that is refused in a middleware, such as a session that is saved after the view, passes through Django's
-    handling of errors before SluiceMiddleware has the request replayed: that is no "Internal Server Error".
+    A write that is refused in a middleware, such as a session that is saved after the view, or in a signal's receiver,
+    passes through Django's handling of errors before SluiceMiddleware has the request replayed: that is no "Internal
+    Server Error".
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

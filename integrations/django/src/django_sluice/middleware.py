@@ -54,8 +54,9 @@ class SluiceMiddleware:
         behind = self._behind(request)
         while behind and self._must_wait(behind):
             time.sleep(_POLL_S)
-        if behind and not _has(behind):
-            return self._replay_for(request)
+        late = self._replay_for(request) if behind and not _has(behind) else None
+        if late is not None:
+            return late
         attempt = Attempt()
         token = current.set(attempt)
         try:
@@ -74,8 +75,9 @@ class SluiceMiddleware:
         behind = self._behind(request)
         while behind and self._must_wait(behind):
             await asyncio.sleep(_POLL_S)
-        if behind and not _has(behind):
-            return self._replay_for(request)
+        late = self._replay_for(request) if behind and not _has(behind) else None
+        if late is not None:
+            return late
         attempt = Attempt()
         token = current.set(attempt)
         try:

@@ -25,9 +25,7 @@ from .files import primary, primary_file, primary_file_exists
 _COMMENTS = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
 _VACUUM = re.compile(rf"{_COMMENTS}vacuum\b", re.I | re.S)
 _INTO = re.compile(r"\binto\b", re.I)
-_JOURNAL_MODE = re.compile(
-    rf"{_COMMENTS}pragma\s+(?:\w+\.)?journal_mode\s*(?:=|\()\s*['\"]?(?!wal\b)\w", re.I | re.S
-)
+_JOURNAL_MODE = re.compile(rf"{_COMMENTS}pragma\s+(?:\w+\.)?journal_mode\s*(?:=|\()\s*['\"]?(?!wal\b)\w", re.I | re.S)
 _OPTIMIZE = re.compile(rf"{_COMMENTS}pragma\s+(?:\w+\.)?optimize\b", re.I | re.S)
 _TEMP = 1
 

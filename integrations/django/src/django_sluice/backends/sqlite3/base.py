@@ -30,11 +30,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self.connection.guard.is_replica:
             self.cursor().execute("BEGIN")
         else:
-            super()._start_transaction_under_autocommit()
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
 
     def _commit(self) -> Any:
         try:
-            return super()._commit()
+            return super()._commit()  # type: ignore[misc]
         except (NotPrimary, NotReplayable):
             # Rolled back, since a write in it was refused and the error swallowed. What was to run after the commit
             # must not run after the next one.
