@@ -42,6 +42,7 @@ const ROOMS: readonly [digit: string, title: string][] = [
   ["5", "LTX files"],
   ["6", "The application's processes"],
   ["7", "The front door"],
+  ["8", "Leases"],
 ];
 
 function errorsPage(): string {

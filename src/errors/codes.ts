@@ -1,5 +1,6 @@
 import { configCodes } from "./codes/config.ts";
 import { databaseCodes } from "./codes/database.ts";
+import { leaseCodes } from "./codes/lease.ts";
 import { logCodes } from "./codes/log.ts";
 import { ltxCodes } from "./codes/ltx.ts";
 import { proxyCodes } from "./codes/proxy.ts";
@@ -26,6 +27,7 @@ export const codes = {
   ...storeCodes,
   ...logCodes,
   ...superviseCodes,
+  ...leaseCodes,
   ...proxyCodes,
 } as const satisfies Record<string, CodeEntry>;
 
