@@ -33,28 +33,31 @@ export function restoreOneGibibyte(litestreamBinary: string | undefined): Figure
       const checked: number[] = [];
       const theirs: number[] = [];
       const copies: number[] = [];
+      const synced: number[] = [];
       const timed = async (into: number[], command: string, args: string[]): Promise<void> => {
         clear();
         into.push(await seconds(() => run(command, args)));
       };
       for (let round = 0; round <= ROUNDS; round++) {
         await timed(copies, "cp", [db, out]);
+        synced.push(copies.at(-1)! + (await seconds(() => run("sync", [out]))));
         await timed(ours, sluice, ["restore", "--integrity-check", "none", "-o", out, `file://${store}`]);
         await timed(checked, sluice, ["restore", "-o", out, `file://${store}`]);
         if (litestreamBinary !== undefined)
           await timed(theirs, litestreamBinary, ["restore", "-o", out, `file://${store}`]);
       }
       // The first round only warms the page cache.
-      for (const values of [ours, checked, theirs, copies]) values.shift();
-      return rows(ours, checked, theirs, copies);
+      for (const values of [ours, checked, theirs, copies, synced]) values.shift();
+      return rows(ours, checked, theirs, copies, synced);
     },
   };
 }
 
-function rows(ours: number[], checked: number[], theirs: number[], copies: number[]): Row[] {
+function rows(ours: number[], checked: number[], theirs: number[], copies: number[], synced: number[]): Row[] {
   const own = median(ours);
-  const copy = median(copies.map((value, i) => value / ours[i]!));
-  const times = theirs.length === 0 ? undefined : median(theirs.map((value, i) => value / ours[i]!));
+  const against = (others: number[]): number => median(others.map((value, i) => value / ours[i]!));
+  const copy = against(copies);
+  const times = theirs.length === 0 ? undefined : against(theirs);
   return [
     {
       figure: "restore of 1 GiB against Litestream, same bucket",
@@ -71,7 +74,9 @@ function rows(ours: number[], checked: number[], theirs: number[], copies: numbe
       goal: "≥ 0.4",
       measured: copy.toFixed(2),
       reached: copy >= 0.4,
-      note: `\`cp\` of the file in the page cache: ${median(copies).toFixed(1)} s; the restore decompresses, checks every checksum, and syncs`,
+      note:
+        `\`cp\` of the file in the page cache, which leaves it to the system when the copy is written: ${median(copies).toFixed(2)} s ` +
+        `(synced, as a restored file is, ${median(synced).toFixed(2)} s: ${against(synced).toFixed(2)}); the restore reads the log from the page cache, decompresses, and checks every checksum`,
     },
   ];
 }

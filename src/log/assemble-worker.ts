@@ -13,7 +13,7 @@ export type DecodeTask =
   | { readonly id: number; readonly index: Uint8Array };
 
 export type DecodeAnswer =
-  | { readonly id: number; readonly result: SegmentSum | PageIndex }
+  | { readonly id: number; readonly result: SegmentSum | PageIndex | undefined }
   /** `code`: of a SluiceError, or the `errno` name of a system error. */
   | { readonly id: number; readonly code: string | undefined; readonly message: string };
 

@@ -29,6 +29,8 @@ const FETCHES = 6;
 const INLINE_BYTES = 256 * 1024;
 /** Larger indexes are read by a decoding thread. */
 const INDEX_INLINE_BYTES = 64 * 1024;
+/** From this on all threads are started while the first file is being opened. */
+const LARGE_BYTES = 8 * 1024 * 1024;
 const CLAIMS_A_TURN = 65_536;
 
 export interface AssemblerOptions {
@@ -104,6 +106,7 @@ export class Assembler {
     const { fd } = this.#options;
     const files = plan.files.toReversed();
     const inline = plan.sizeBytes < INLINE_BYTES;
+    if (plan.sizeBytes >= LARGE_BYTES) this.#pool.start();
     const stop = new AbortController();
     const signal = AbortSignal.any([stop.signal, ...(this.#options.signal ? [this.#options.signal] : [])]);
     const opening = new Map<number, Promise<OpenedFile>>();
@@ -208,25 +211,30 @@ export class Assembler {
     inline: boolean,
     signal: AbortSignal,
   ): Promise<SegmentSum> {
-    const { file, header, pages, offsets, whole } = opened;
-    const from = offsets[first]!;
-    const length = offsets[last]! - from;
-    const bytes = whole?.slice(from, from + length) ?? (await this.#fetch(file, from, length, signal));
-    signal.throwIfAborted();
-    const segment: Segment = {
+    const { file, header, offsets, whole } = opened;
+    const range = { offset: offsets[first]!, length: offsets[last]! - offsets[first]! };
+    const { offset, length } = range;
+    const path = whole === undefined ? this.#options.store.localFile?.(file.key) : undefined;
+    const segment = (source: Segment["source"]): Segment => ({
       name: file.key,
       pageSize: header.pageSize,
-      bytes,
-      pages: pages.slice(first, last),
-      offsets: Uint32Array.from(offsets.subarray(first, last + 1), (offset) => offset - from),
+      source,
+      pages: opened.pages.slice(first, last),
+      offsets: Uint32Array.from(offsets.subarray(first, last + 1), (at) => at - offset),
       wanted: wanted.slice(first, last),
       fd: this.#options.fd,
       sums: this.#sums,
-    };
-    const sum = inline ? decodeSegment(segment, writeFully) : await this.#pool.decode(segment);
+    });
+    let sum = path === undefined ? undefined : await this.#pool.decode(segment({ path, ...range }));
+    if (sum === undefined) {
+      const bytes = whole?.slice(offset, offset + length) ?? (await this.#fetch(file, offset, length, signal));
+      signal.throwIfAborted();
+      sum = inline ? decodeSegment(segment(bytes), writeFully) : await this.#pool.decode(segment(bytes));
+    }
+    signal.throwIfAborted();
     this.#options.onBytes(length);
     this.#earlySync.wrote((last - first) * header.pageSize);
-    return sum;
+    return sum!;
   }
 
   async #fetch(file: LogFile, offset: number, length: number, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {

@@ -9,7 +9,7 @@ import type { Segment, SegmentSum } from "./segment.ts";
 const WORKERS_MAX = 8;
 
 interface Waiting {
-  readonly resolve: (result: SegmentSum | PageIndex) => void;
+  readonly resolve: (result: SegmentSum | PageIndex | undefined) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -19,19 +19,25 @@ interface Thread {
 }
 
 /**
- * Threads that decode segments and parse large indexes. They start with the first task and end with `close`; tasks go to the thread with the
- * least to do. Who uses it bounds how many are under way.
+ * Threads that decode segments and parse large indexes. They start with `start`, or as tasks come, and end with `close`;
+ * tasks go to the thread with the least to do. Who uses it bounds how many are under way.
  */
 export class DecodePool {
   readonly #workers: Thread[] = [];
   readonly size = Math.min(availableParallelism(), WORKERS_MAX);
   #nextId = 0;
 
-  /** Decodes a segment, whose buffers go away. Rejects as `decodeSegment` throws. */
-  decode(segment: Segment): Promise<SegmentSum> {
-    const { bytes, pages, offsets, wanted } = segment;
-    const give = [bytes.buffer, pages.buffer, offsets.buffer, wanted.buffer];
-    return this.#run((id) => ({ id, segment }), give) as Promise<SegmentSum>;
+  /** Starts all threads: for who knows that there will be much to do. */
+  start(): void {
+    while (this.#workers.length < this.size) this.#start();
+  }
+
+  /** Decodes a segment, whose buffers go away. Gives and rejects as `decodeSegment` does. */
+  decode(segment: Segment): Promise<SegmentSum | undefined> {
+    const { source, pages, offsets, wanted } = segment;
+    const give = [pages.buffer, offsets.buffer, wanted.buffer];
+    if (source instanceof Uint8Array) give.push(source.buffer);
+    return this.#run((id) => ({ id, segment }), give) as Promise<SegmentSum | undefined>;
   }
 
   /** Reads the varints of a page index, whose buffer goes away. Rejects as `parseIndex` throws. */
@@ -46,7 +52,7 @@ export class DecodePool {
     for (const { tasks } of workers) for (const { reject } of tasks.values()) reject(error);
   }
 
-  #run(task: (id: number) => DecodeTask, give: ArrayBuffer[]): Promise<SegmentSum | PageIndex> {
+  #run(task: (id: number) => DecodeTask, give: ArrayBuffer[]): Promise<SegmentSum | PageIndex | undefined> {
     return new Promise((resolve, reject) => {
       const { worker, tasks } = this.#leastBusy();
       const id = this.#nextId++;

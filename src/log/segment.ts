@@ -1,4 +1,5 @@
-import { SluiceError } from "../errors/error.ts";
+import { closeSync, openSync, readSync } from "node:fs";
+import { SluiceError, systemErrorCode } from "../errors/error.ts";
 import { Crc64 } from "../ltx/crc64.ts";
 import { PAGE_FLAG_SIZE, PAGE_HEADER_BYTES } from "../ltx/header.ts";
 import { PageRun } from "../ltx/page-run.ts";
@@ -9,11 +10,11 @@ export interface Segment {
   /** Of the file, for messages. */
   readonly name: string;
   readonly pageSize: number;
-  /** The frames; owned by the decoder, which may overwrite them. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The frames: owned by the decoder, which may overwrite them; or where they are. */
+  readonly source: Uint8Array<ArrayBuffer> | FileRange;
   /** Page number of each frame, as the file's index says. */
   readonly pages: Uint32Array<ArrayBuffer>;
-  /** Where each frame begins in `bytes`, and after the last where that ends. */
+  /** Where each frame begins in the source, and after the last where that ends. */
   readonly offsets: Uint32Array<ArrayBuffer>;
   /** 1 where the page is wanted; of the others only the checksum is. */
   readonly wanted: Uint8Array<ArrayBuffer>;
@@ -21,6 +22,12 @@ export interface Segment {
   readonly fd: number;
   /** Two signed words for each page, low half first, at 2 · (page − 1): the sums of wanted pages go here. */
   readonly sums: Int32Array;
+}
+
+export interface FileRange {
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** A segment's part of the LTX file checksum: the CRC-64 of frame headers and uncompressed pages. */
@@ -31,6 +38,8 @@ export interface SegmentSum {
 
 /** Contiguous pages are written in runs of at most this. */
 const RUN_BYTES = 1024 * 1024;
+/** Longer segments out of files are read into memory of their own. */
+const INPUT_BYTES = 2.5 * 1024 * 1024;
 const SIZE_BYTES = 4;
 
 let pageRun: PageRun | undefined;
@@ -38,18 +47,20 @@ let pageRun: PageRun | undefined;
 /**
  * Decodes the pages of a segment, writes the wanted ones at their places in the database file, and sums them: one
  * pass over each page gives both the file's checksum and the page's sum. Throws SLU-5001 or SLU-5002 for a damaged
- * frame, and what `write` throws.
+ * frame, and what `write` throws. Returns undefined, and has done nothing, where the source is a file that can't be read.
  */
 export function decodeSegment(
   segment: Segment,
   write: (fd: number, bytes: Uint8Array, position: number) => void,
-): SegmentSum {
-  const { bytes, pages, offsets, wanted, pageSize, fd, sums, name } = segment;
+): SegmentSum | undefined {
+  const { source, pages, offsets, wanted, pageSize, fd, sums, name } = segment;
+  const run = (pageRun ??= new PageRun(RUN_BYTES, INPUT_BYTES));
+  const bytes = source instanceof Uint8Array ? source : readSource(source, run.input);
+  if (bytes === undefined) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const crc = new Crc64();
   const sum = new PageSum(pageSize);
   const over = overPage(pageSize);
-  const run = (pageRun ??= new PageRun(RUN_BYTES));
   let hashedBytes = 0;
   let runStart = 0;
   let runPages = 0;
@@ -84,6 +95,26 @@ export function decodeSegment(
   }
   writeRun();
   return { crc: crc.value(), hashedBytes };
+}
+
+function readSource({ path, offset, length }: FileRange, input: Uint8Array): Uint8Array | undefined {
+  const into = length <= input.length ? input.subarray(0, length) : new Uint8Array(length);
+  try {
+    const file = openSync(path, "r");
+    try {
+      for (let done = 0; done < length;) {
+        const bytesRead = readSync(file, into, done, length - done, offset + done);
+        if (bytesRead === 0) return undefined;
+        done += bytesRead;
+      }
+    } finally {
+      closeSync(file);
+    }
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
+  return into;
 }
 
 function misplaced(name: string, page: number): SluiceError {

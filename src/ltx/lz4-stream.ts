@@ -1,10 +1,5 @@
-import { createRequire } from "node:module";
 import { SluiceError } from "../errors/error.ts";
-import { LENGTH_BYTES } from "./lz4.ts";
-
-const { uncompressSync } = createRequire(import.meta.url)("lz4-napi") as {
-  uncompressSync: (input: Uint8Array) => Buffer;
-};
+import { LENGTH_BYTES, lz4Library } from "./lz4.ts";
 
 const MAGIC = 0x184d2204;
 const UNCOMPRESSED = 0x80000000;
@@ -50,7 +45,7 @@ function decompress(raw: Buffer, most: number): Buffer | undefined {
   prefixed.writeUInt32LE(most, 0);
   raw.copy(prefixed, LENGTH_BYTES);
   try {
-    return uncompressSync(prefixed);
+    return lz4Library().uncompressSync(prefixed);
   } catch {
     return undefined;
   }

@@ -8,14 +8,19 @@ interface Lz4 {
   decompressFrameSync(input: Uint8Array): Buffer;
 }
 
-const lz4 = createRequire(import.meta.url)("lz4-napi") as Lz4;
+let loaded: Lz4 | undefined;
+
+/** Loaded when it's needed first: a restore seldom needs it, and starts sooner without. */
+export function lz4Library(): Lz4 {
+  return (loaded ??= createRequire(import.meta.url)("lz4-napi") as Lz4);
+}
 
 /** The library puts the uncompressed length (u32, little-endian) before a block; LTX wants the block alone. */
 export const LENGTH_BYTES = 4;
 
 /** A raw LZ4 block. */
 export function compressBlock(page: Uint8Array): Uint8Array {
-  return lz4.compressSync(page).subarray(LENGTH_BYTES);
+  return lz4Library().compressSync(page).subarray(LENGTH_BYTES);
 }
 
 /**
@@ -38,7 +43,7 @@ export function decompressByLibrary(bytes: Uint8Array, start: number, end: numbe
   bytes[from + 1] = size >>> 8;
   bytes[from + 2] = size >>> 16;
   bytes[from + 3] = size >>> 24;
-  return checked(() => lz4.uncompressSync(bytes.subarray(from, end)), size);
+  return checked(() => lz4Library().uncompressSync(bytes.subarray(from, end)), size);
 }
 
 /** A page that can't be decompressed to its size. */
@@ -58,7 +63,7 @@ export function frameBytesMax(size: number): number {
 export function decompressFrame(frame: Uint8Array, size: number): Uint8Array {
   if (frame.length > frameBytesMax(size))
     throw new SluiceError("SLU-5002", `a compressed page has ${frame.length} bytes`);
-  return checked(() => lz4.decompressFrameSync(frame), size);
+  return checked(() => lz4Library().decompressFrameSync(frame), size);
 }
 
 function checked(decompress: () => Uint8Array, size: number): Uint8Array {

@@ -6,7 +6,7 @@ import { FREE_AT, pageKernel, type PageKernel, PAGE_BYTES_MAX, SLACK_BYTES } fro
 /** No LZ4 block of a page is longer (`LZ4_compressBound`). */
 const BLOCK_BYTES_MAX = PAGE_BYTES_MAX + PAGE_BYTES_MAX / 255 + 16;
 const BLOCK_AT = FREE_AT;
-const RUN_AT = FREE_AT + Math.ceil((BLOCK_BYTES_MAX + SLACK_BYTES) / 64) * 64;
+const INPUT_AT = BLOCK_AT + rounded(BLOCK_BYTES_MAX + SLACK_BYTES);
 
 /**
  * Memory into which pages are decompressed one behind the other, so that one call can write them all; their CRC is
@@ -15,15 +15,23 @@ const RUN_AT = FREE_AT + Math.ceil((BLOCK_BYTES_MAX + SLACK_BYTES) / 64) * 64;
 export class PageRun {
   /** The pages. */
   readonly memory: Uint8Array;
+  /** Where compressed pages may be put before they're added: from there they needn't be copied. */
+  readonly input: Uint8Array;
   /** Of the content of the last page: what `PageSum.ofContent` wants. */
   contentLo = 0;
   contentHi = 0;
   readonly #kernel: PageKernel | undefined;
+  readonly #runAt: number;
   readonly #crc = new Crc64();
 
-  constructor(bytes: number) {
-    this.#kernel = pageKernel(RUN_AT + bytes + SLACK_BYTES - FREE_AT);
-    this.memory = this.#kernel?.memory.subarray(RUN_AT, RUN_AT + bytes) ?? new Uint8Array(bytes);
+  /** `bytes`: room for pages. */
+  constructor(bytes: number, inputBytes: number) {
+    this.#runAt = INPUT_AT + rounded(inputBytes + SLACK_BYTES);
+    this.#kernel = pageKernel(this.#runAt + bytes + SLACK_BYTES - FREE_AT);
+    const part = (at: number, length: number): Uint8Array =>
+      this.#kernel?.memory.subarray(at, at + length) ?? new Uint8Array(length);
+    this.memory = part(this.#runAt, bytes);
+    this.input = part(INPUT_AT, inputBytes);
   }
 
   /**
@@ -36,9 +44,11 @@ export class PageRun {
     else if (kernel === undefined) this.memory.set(decompressBlock(bytes, start, end, size), at);
     else {
       if (end - start > BLOCK_BYTES_MAX) throw damagedPage();
-      kernel.memory.set(bytes.subarray(start, end), BLOCK_AT);
-      const to = RUN_AT + at;
-      if (!kernel.decompress(BLOCK_AT, BLOCK_AT + end - start, to, to + size)) throw damagedPage();
+      const isHere = bytes.buffer === kernel.memory.buffer;
+      const from = isHere ? bytes.byteOffset + start : BLOCK_AT;
+      if (!isHere) kernel.memory.set(bytes.subarray(start, end), BLOCK_AT);
+      const to = this.#runAt + at;
+      if (!kernel.decompress(from, from + end - start, to, to + size)) throw damagedPage();
     }
     this.#sum(at, size);
   }
@@ -52,8 +62,12 @@ export class PageRun {
       return;
     }
     kernel.state.fill(-1);
-    kernel.crc(RUN_AT + at, RUN_AT + at + size);
+    kernel.crc(this.#runAt + at, this.#runAt + at + size);
     this.contentLo = ~kernel.state[0]!;
     this.contentHi = ~kernel.state[1]!;
   }
+}
+
+function rounded(bytes: number): number {
+  return Math.ceil(bytes / 64) * 64;
 }

@@ -21,7 +21,10 @@ export interface StoreCall {
   readonly failure: string | undefined;
 }
 
-/** A store that tells of each call when it has ended; otherwise the same store. */
+/**
+ * A store that tells of each call when it has ended; otherwise the same store. What is read from a local file is no
+ * call of it.
+ */
 export class CountingStore implements ObjectStore {
   readonly url: string;
   readonly layout: ObjectStore["layout"];
@@ -57,6 +60,10 @@ export class CountingStore implements ObjectStore {
       call.end();
       throw error;
     }
+  }
+
+  localFile(key: string): string | undefined {
+    return this.#store.localFile?.(key);
   }
 
   async put(key: string, body: Body, options?: PutOptions): Promise<PutOutcome> {

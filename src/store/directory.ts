@@ -75,6 +75,10 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
+  localFile(key: string): string {
+    return this.#file(key);
+  }
+
   async put(key: string, body: Body, options: PutOptions = {}): Promise<PutOutcome> {
     const target = this.#file(key);
     const temporary = path.join(path.dirname(target), `.sluice-${randomBytes(8).toString("hex")}.tmp`);

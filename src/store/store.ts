@@ -26,6 +26,12 @@ export interface ObjectStore {
   get(key: string, options?: GetOptions): Promise<StoredObject>;
 
   /**
+   * The file of this machine that an object is, where it is one: who reads all of a large object is faster there than
+   * through `get`. It may be gone, or not readable: then `get` says what that means.
+   */
+  localFile?(key: string): string | undefined;
+
+  /**
    * Writes a whole object. Without a condition it overwrites, and is retried inside. With a condition it's sent once:
    * `written`; `refused`, when the condition did not hold (412); or `undecided`, when the outcome is unknown (409,
    * 429, 5xx, timeout, broken connection): the write may still take effect later.

@@ -133,6 +133,29 @@ test("a database over many segments is the same, and progress ends at its total"
   expect(restored.checkMs).toBeGreaterThan(0);
 });
 
+test("large files are read where they lie; one that can't be read there, or ends early, comes through the store", async () => {
+  begin();
+  log.commit(12_000);
+  const cut = path.join(directory, "cut");
+  writeFileSync(cut, readFileSync(log.file(0, 1, 1)).subarray(0, 3_000_000));
+  const fetched: number[] = [];
+  for (const localFile of [(key: string) => store.localFile(key), () => path.join(directory, "gone"), () => cut]) {
+    let bytes = 0;
+    const get: ObjectStore["get"] = (key, options) => {
+      bytes += options?.range?.length ?? 0;
+      return store.get(key, options);
+    };
+    await restore({ store: { ...vanishing(() => {}), get, localFile }, prefix: "", path: output, force: true });
+    expect(readFileSync(output).equals(log.states[1]!)).toBe(true);
+    fetched.push(bytes);
+  }
+  const sizeBytes = readFileSync(log.file(0, 1, 1)).length;
+  expect(fetched[0]).toBeLessThan(500_000);
+  expect(fetched[1]).toBeGreaterThanOrEqual(sizeBytes);
+  expect(fetched[2]).toBeGreaterThan(sizeBytes - 3_000_000);
+  expect(fetched[2]).toBeLessThan(fetched[1]!);
+});
+
 test("a time means the newest state at or before it", async () => {
   begin();
   tenRecords();
