@@ -79,6 +79,8 @@ async function atRest({ path: file, openLog }: Wanted): Promise<ReportedDatabase
   const log = openLog === undefined ? {} : await summarize(openLog);
   return {
     path: file,
+    name: path.basename(file),
+    role: state?.following === true ? "replica" : "primary",
     store: "",
     state: "closed",
     error: undefined,

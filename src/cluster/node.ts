@@ -172,6 +172,7 @@ export class Node extends EventEmitter<Events> {
     if (this.#stopping || this.#databases.has(file)) return;
     const database = new ProtectedDatabase({
       path: file,
+      name: prefix === "" ? path.basename(file) : `${path.basename((db as DirectoryDb).dir)}/${prefix}`,
       store,
       prefix,
       syncIntervalMs: db.syncIntervalMs,

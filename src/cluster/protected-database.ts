@@ -1,21 +1,29 @@
-import { EventEmitter } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Database, type DatabaseOptions } from "../database/database.ts";
+import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
 import type { DatabaseEvent } from "../database/events.ts";
-import { isSluiceError, type SluiceError } from "../errors/error.ts";
-import { logContext, type LogEvent } from "../log/context.ts";
-import { ltxJobs } from "../log/ltx-jobs.ts";
-import { LogWriter } from "../log/log-writer.ts";
+import { Replica } from "../database/replica.ts";
+import type { Started } from "../database/starting.ts";
+import { peekState } from "../database/state.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { logContext, type LogContext, type LogEvent } from "../log/context.ts";
+import type { LogWriter } from "../log/log-writer.ts";
+import { placeLog } from "../log/place.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
 import { formatPosition, type Position } from "../ltx/position.ts";
 import type { ObjectStore } from "../store/store.ts";
-import { isThere, newNodeId, quarantineFile, restoreMissing } from "./restore-missing.ts";
-import type { DatabaseState, DatabaseStatus } from "./status.ts";
+import { follow } from "./following.ts";
+import { openWriter } from "./leading.ts";
+import { isThere, quarantineFile, restoreMissing } from "./restore-missing.ts";
+import type { DatabaseState, DatabaseStatus, NodeRole } from "./status.ts";
+import type { Upstream } from "./upstream.ts";
 
 export interface ProtectedOptions {
   readonly path: string;
+  /** In the cluster: the same on every node. */
+  readonly name: string;
   readonly store: ObjectStore;
   readonly prefix: string;
   readonly syncIntervalMs: number;
@@ -29,6 +37,17 @@ export interface ProtectedOptions {
   readonly adopt: boolean;
   readonly acceptRollback: boolean;
   readonly limits?: DatabaseOptions["limits"];
+  /** For a node with others: its gates are closed until they are opened, and its role changes. */
+  readonly cluster?: ClusterOptions;
+}
+
+export interface ClusterOptions {
+  readonly role: NodeRole;
+  readonly upstream: Upstream;
+  /** Follow only the log, not the primary. */
+  readonly storeOnly: boolean;
+  /** Lets the locks of these descriptors live until the application is dead; called for each opening. */
+  readonly hold: (key: string, descriptors: readonly number[]) => Promise<void>;
 }
 
 interface Events {
@@ -37,6 +56,8 @@ interface Events {
   log: [LogEvent];
   /** Commits were captured up to the position. */
   captured: [Position];
+  /** A change of the primary's, or of the log's, was applied. */
+  applied: [Position];
   restored: [{ readonly txid: number; readonly elapsedMs: number }];
   adopted: [string];
   /** It can't go on by itself: another writer has the log, or the log refuses this database. */
@@ -52,37 +73,60 @@ const RETRY_LAST_MS = 30_000;
 const STORE_PATIENCE_MS = 5_000;
 
 /**
- * One database with its log (protocol sections 7 and 10, for a node without others). In this order:
+ * One database with its log (protocol sections 7 and 10). In this order:
  *
- * - **restoring**: at the start there is no file; the log's newest state is put there. An empty log leads to *waiting*.
- * - **waiting**: no file, and nothing to restore: the application will create it. Left when there is one.
+ * - **restoring**: at the start there is no file; the log's newest state is put there, or the primary's. An empty log
+ *   leads to *waiting*.
+ * - **waiting**: no file, and nothing to restore: the application will create it (on a replica: the primary will).
  * - **opening**: locks, start-up capture, recovery of the position. A database in use, or a full disk: tried again.
- * - **taking-over**: everything is captured; the takeover record goes into the log. While the store is away this lasts.
- * - **protected**: captured and shipped. Left when the file is replaced or frames were lost: back to *opening*.
+ * - as primary **taking-over**: everything is captured; the takeover record goes into the log. While the store is away
+ *   this lasts. A node with others first places what the log has.
+ * - as primary **protected**: captured and shipped. With other nodes, applications can write from `openGate` on.
+ * - as replica **following**: the gate is closed; changes come from the primary, or from the log.
  * - **failed**: the reason is in the status. Refusals of the log end here; what may pass is tried again.
  * - **closed**: by `stop`.
  *
- * `start` resolves when an application may start: in *waiting*, *protected*, or in *taking-over* when the store doesn't
- * answer and the database was on this disk. It rejects with what keeps it from that.
+ * Left when the file is replaced or frames were lost: back to *opening*. `become` changes the role without closing
+ * anything: the same descriptors, locks and WAL go on under other books.
+ *
+ * `start` resolves when an application may start: in *waiting* on a primary, *protected*, *following*, or in
+ * *taking-over* when the store doesn't answer and the database was on this disk. It rejects with what keeps it from
+ * that.
  */
 export class ProtectedDatabase extends EventEmitter<Events> {
   readonly path: string;
+  readonly name: string;
   readonly #options: ProtectedOptions;
   readonly #abort = new AbortController();
+  readonly #context: LogContext;
+  #role: NodeRole;
+  /** Aborted when the role changes. */
+  #turn = new AbortController();
+  #reached = Promise.withResolvers<void>();
   #state: DatabaseState = "opening";
   #error: Error | undefined;
+  /** Open, between two roles. */
+  #engine: Started | undefined;
   #database: Database | undefined;
+  #replica: Replica | undefined;
   #writer: LogWriter | undefined;
   #life: Promise<string | undefined> | undefined;
   #drain: AbortSignal | undefined;
   #hasBeenThere = false;
   #adopted = false;
-  #lost = Promise.withResolvers<void>();
+  #lost = Promise.withResolvers<never>();
 
   constructor(options: ProtectedOptions) {
     super();
     this.path = options.path;
+    this.name = options.name;
     this.#options = options;
+    this.#role = options.cluster?.role ?? "primary";
+    this.#context = logContext(options.store, {
+      prefix: options.prefix,
+      onEvent: (event) => this.emit("log", event),
+    });
+    this.#reached.promise.catch(() => undefined);
   }
 
   async start(): Promise<void> {
@@ -93,6 +137,27 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   get state(): DatabaseState {
     return this.#state;
+  }
+
+  get role(): NodeRole {
+    return this.#role;
+  }
+
+  /**
+   * Changes the role. As primary: resolves when the takeover is in the log, with the gate still closed. As replica: the
+   * gate must be closed already; resolves when it follows. Rejects when another role is wanted first, when the database
+   * is refused or stopped; until then what fails is tried again.
+   */
+  become(role: NodeRole): Promise<void> {
+    if (this.#role !== role) {
+      this.#role = role;
+      this.#reached.reject(new Error(`the role has changed to ${role}`));
+      this.#reached = Promise.withResolvers();
+      this.#reached.promise.catch(() => undefined);
+      this.#turn.abort();
+      this.#turn = new AbortController();
+    }
+    return this.#reached.promise;
   }
 
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
@@ -115,6 +180,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   async stop(drain: AbortSignal): Promise<string | undefined> {
     this.#drain = drain;
     this.#abort.abort();
+    this.#turn.abort();
     const missing = await this.#life;
     this.#enter("closed");
     return missing;
@@ -122,15 +188,18 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   get status(): DatabaseStatus {
     const { store, prefix } = this.#options;
-    const database = this.#database;
+    const database = this.#database ?? this.#replica;
     const shipped = this.#writer?.status;
     const confirmed = database?.logState?.confirmed;
+    const position = database?.position;
     return {
       path: this.path,
+      name: this.name,
       store: prefix === "" ? store.url : `${store.url}/${prefix}`,
+      role: this.#role,
       state: this.#state,
       error: this.#error === undefined ? undefined : describe(this.#error),
-      position: database && formatPosition(database.position),
+      position: position === undefined ? undefined : formatPosition(position),
       sizeBytes: statSync(this.path, { throwIfNoEntry: false })?.size,
       walBytes: database?.walBytes,
       confirmed: confirmed && {
@@ -139,12 +208,16 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         at: new Date(confirmed.timestampMs).toISOString(),
       },
       storeLagMs: shipped && (shipped.behindSinceMs === undefined ? 0 : Date.now() - shipped.behindSinceMs),
-      frozen: database?.frozen.length,
+      frozen: this.#database?.frozen.length,
     };
   }
 
   get database(): Database | undefined {
     return this.#database;
+  }
+
+  get replica(): Replica | undefined {
+    return this.#replica;
   }
 
   get writer(): LogWriter | undefined {
@@ -165,18 +238,27 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   /** From the start to the end; whatever may pass is tried again from the beginning. */
   async #live(ready: PromiseWithResolvers<void>): Promise<string | undefined> {
     let retryMs = RETRY_FIRST_MS;
+    const settled = (): void => {
+      retryMs = RETRY_FIRST_MS;
+      this.#hasBeenThere = true;
+      ready.resolve();
+      this.#reached.resolve();
+    };
     while (!this.#stopped) {
+      const turn = AbortSignal.any([this.#abort.signal, this.#turn.signal]);
       try {
-        await this.#bring(ready);
-        await this.#open();
-        await this.#takeOver(ready);
-        retryMs = RETRY_FIRST_MS;
-        await this.#protect(ready);
+        if (this.#engine === undefined) await this.#bring(ready, turn);
+        if (this.#role === "primary") await this.#lead(ready, settled, turn);
+        else await this.#follow(settled, turn);
       } catch (error) {
         if (this.#stopped) break;
         const known = error instanceof Error ? error : new Error(String(error));
+        if (turn.aborted && !isLost(known) && this.#database === undefined) {
+          this.#keepEngine();
+          continue;
+        }
         await this.#close({ merge: false });
-        if (this.#options.adopt && isForeign(known)) {
+        if (isSluiceError(known, "SLU-2021") || (this.#options.adopt && isForeign(known))) {
           this.emit("adopted", quarantineFile(this.path));
           this.#adopted = true;
           continue;
@@ -185,14 +267,16 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         const refused = isSluiceError(known) && isRefusal(known);
         ready.reject(known);
         if (refused) {
+          this.#reached.reject(known);
           this.emit("refused", known);
           return undefined;
         }
         this.emit("failed", known);
-        await sleep(retryMs, undefined, { signal: this.#abort.signal }).catch(() => undefined);
+        await sleep(retryMs, undefined, { signal: turn }).catch(() => undefined);
         retryMs = Math.min(2 * retryMs, RETRY_LAST_MS);
       }
     }
+    this.#reached.reject(this.#abort.signal.reason as Error);
     ready.reject(this.#abort.signal.reason as Error);
     return this.#finish();
   }
@@ -209,94 +293,167 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   }
 
   /** Until there is a file. */
-  async #bring(ready: PromiseWithResolvers<void>): Promise<void> {
+  async #bring(ready: PromiseWithResolvers<void>, turn: AbortSignal): Promise<void> {
     if (isThere(this.path)) return;
-    const { store, prefix } = this.#options;
+    const { store, prefix, cluster } = this.#options;
     // A file that goes while an application runs was deleted by somebody: what comes in its place is waited for.
     const restores = !this.#hasBeenThere && (this.#options.restoreMissing || this.#options.adopt);
-    if (restores || this.#adopted) {
+    while (restores || this.#adopted || this.#role === "replica") {
       this.#enter("restoring");
-      const restored = await restoreMissing({ path: this.path, store, prefix, signal: this.#abort.signal });
+      const restored = await restoreMissing({ path: this.path, store, prefix, signal: turn });
       this.#adopted = false;
       if (restored !== undefined) {
         this.emit("restored", restored);
         return;
       }
+      if (this.#role === "primary" || cluster === undefined) break;
+      if (await cluster.upstream.seed(this.name, this.path, turn)) return;
+      this.#enter("waiting");
+      await sleep(POLL_MS, undefined, { signal: turn });
     }
     this.#enter("waiting");
     ready.resolve();
-    while (!isThere(this.path)) await sleep(POLL_MS, undefined, { signal: this.#abort.signal });
+    while (!isThere(this.path)) await sleep(POLL_MS, undefined, { signal: turn });
   }
 
-  async #open(): Promise<void> {
-    this.#enter("opening");
-    const { limits } = this.#options;
-    this.#lost = Promise.withResolvers<void>();
-    const onEvent = (event: DatabaseEvent): void => {
-      this.emit("database", event);
-      if (event.type === "lost") this.#lost.reject(event.error);
-    };
-    this.#lost.promise.catch(() => undefined);
-    this.#database = await Database.open(this.path, { onEvent, signal: this.#abort.signal, ...(limits && { limits }) });
-  }
-
-  async #takeOver(ready: PromiseWithResolvers<void>): Promise<void> {
-    this.#enter("taking-over");
+  /** As primary, until it's stopped, lost, or the role changes. */
+  async #lead(ready: PromiseWithResolvers<void>, settled: () => void, turn: AbortSignal): Promise<void> {
+    const { cluster } = this.#options;
     const patience = setTimeout(() => ready.resolve(), STORE_PATIENCE_MS);
-    const { store, prefix, slots, syncIntervalMs, levels, snapshotIntervalMs, retention, acceptRollback } =
-      this.#options;
-    const database = this.#database!;
     try {
-      this.#writer = await LogWriter.open(
+      if (cluster !== undefined && this.#hasHistory) {
+        const replica = await this.#openReplica(cluster);
+        await placeLog(this.#context, replica, turn);
+        this.#keepEngine();
+      }
+      const database = await this.#openDatabase();
+      this.#enter("taking-over");
+      // Until a takeover is decided this node takes no other role: only a stop breaks it off.
+      this.#writer = await openWriter(
+        this.#options,
+        database,
         {
-          context: logContext(store, { prefix, onEvent: (event) => this.emit("log", event) }),
-          database,
-          nodeId: database.logState?.nodeId || newNodeId(),
-          ltx: ltxJobs,
-          slots,
-          syncIntervalMs,
-          levels,
-          snapshotIntervalMs,
-          retention,
-          acceptRollback,
-          onEnded: (error) => this.#lost.reject(error),
+          log: (event) => this.emit("log", event),
+          captured: (position) => this.emit("captured", position),
+          ended: (error) => this.#lost.reject(error),
         },
         this.#abort.signal,
       );
+    } catch (error) {
+      // Another node was faster: its record is placed before the next try.
+      if (cluster === undefined || !isSluiceError(error, "SLU-4101") || this.#database === undefined) throw error;
+      await this.#keepDatabase();
+      return;
     } finally {
       clearTimeout(patience);
     }
-    const shipped = database.onCaptured;
-    database.onCaptured = (position) => {
-      shipped(position);
-      this.emit("captured", position);
-    };
+    this.#enter("protected");
+    settled();
+    await Promise.race([this.#lost.promise, ended(turn)]);
+    if (this.#stopped) return;
+    await this.#keepDatabase();
   }
 
-  /** Until it's stopped, or lost. */
-  async #protect(ready: PromiseWithResolvers<void>): Promise<void> {
-    this.#enter("protected");
-    this.#hasBeenThere = true;
-    ready.resolve();
-    const stopped = Promise.withResolvers<void>();
-    const onAbort = (): void => stopped.resolve();
-    this.#abort.signal.addEventListener("abort", onAbort, { once: true });
-    if (this.#stopped) onAbort();
-    try {
-      await Promise.race([this.#lost.promise, stopped.promise]);
-    } finally {
-      this.#abort.signal.removeEventListener("abort", onAbort);
+  /** As replica, until it's stopped, lost, or the role changes. */
+  async #follow(settled: () => void, turn: AbortSignal): Promise<void> {
+    const { cluster } = this.#options;
+    if (cluster === undefined) return;
+    if (!this.#hasHistory) {
+      throw new SluiceError("SLU-4104", `${this.path} is on a replica, and belongs to no log`);
     }
+    const replica = await this.#openReplica(cluster);
+    this.#enter("following");
+    settled();
+    const { upstream, storeOnly } = cluster;
+    const onProblem = (error: unknown): void => {
+      if (error instanceof Error) this.emit("failed", error);
+    };
+    const options = { name: this.name, replica, upstream, storeOnly, context: this.#context, onProblem };
+    await Promise.race([this.#lost.promise, follow(options, turn)]);
+    if (!this.#stopped) this.#keepEngine();
+  }
+
+  /** Whether some record of its log is known to be in it. */
+  get #hasHistory(): boolean {
+    const state = this.#engine?.file.state ?? peekState(stateDirOf(this.path));
+    return (state?.confirmed.txid ?? 0) > 0;
+  }
+
+  async #openDatabase(): Promise<Database> {
+    const { limits, cluster } = this.#options;
+    const engine = this.#engine;
+    this.#engine = undefined;
+    if (engine === undefined) {
+      this.#enter("opening");
+      const options = this.#openOptions(limits);
+      this.#database = await Database.open(this.path, { ...options, gate: cluster === undefined ? "open" : "closed" });
+    } else {
+      this.#database = await Database.of(engine);
+    }
+    await cluster?.hold(this.path, this.#database.descriptors);
+    return this.#database;
+  }
+
+  async #openReplica(cluster: ClusterOptions): Promise<Replica> {
+    const engine = this.#engine;
+    this.#engine = undefined;
+    if (engine === undefined) {
+      this.#enter("opening");
+      this.#replica = await Replica.open(this.path, this.#openOptions(this.#options.limits));
+    } else {
+      this.#replica = await Replica.of(engine);
+    }
+    const replica = this.#replica;
+    replica.onApplied = (position) => this.emit("applied", position);
+    await cluster.hold(this.path, replica.descriptors);
+    return replica;
+  }
+
+  #openOptions(limits: DatabaseOptions["limits"]): DatabaseOptions {
+    this.#lost = Promise.withResolvers();
+    const lost = this.#lost;
+    lost.promise.catch(() => undefined);
+    const onEvent = (event: DatabaseEvent): void => {
+      this.emit("database", event);
+      if (event.type === "lost") lost.reject(event.error);
+    };
+    return { onEvent, signal: this.#abort.signal, ...(limits && { limits }) };
+  }
+
+  /** The database stays open for the next role. */
+  async #keepDatabase(): Promise<void> {
+    const [database, writer] = [this.#database, this.#writer];
+    this.#writer = undefined;
+    await writer?.stop();
+    this.#engine = await database?.handOver();
+    this.#database = undefined;
+  }
+
+  #keepEngine(): void {
+    this.#engine = this.#replica?.handOver() ?? this.#engine;
+    this.#replica = undefined;
   }
 
   async #close(options: { readonly merge: boolean }): Promise<void> {
-    const writer = this.#writer;
-    const database = this.#database;
+    const [writer, engine] = [this.#writer, this.#engine];
     this.#writer = undefined;
+    this.#engine = undefined;
     await writer?.stop();
-    await database?.close(options);
+    if (engine !== undefined) this.#replica = await Replica.of(engine);
+    await this.#database?.close(options);
+    await this.#replica?.close(options);
     this.#database = undefined;
+    this.#replica = undefined;
   }
+}
+
+/** The files or the WAL are not what Sluice has followed: they must be opened anew. */
+function isLost(error: Error): boolean {
+  return ["SLU-2006", "SLU-2007", "SLU-2020"].some((code) => isSluiceError(error) && error.code === code);
+}
+
+async function ended(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
 }
 
 /** The log says that this database may not write to it: trying again changes nothing. */

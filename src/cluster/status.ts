@@ -1,10 +1,12 @@
 import type { ErrorCode } from "../errors/codes.ts";
 
+export type NodeRole = "primary" | "replica";
+
 /** What `sluice status` shows; the form of `GET /v1/status`. */
 export interface NodeStatus {
   readonly version: string;
   readonly node: string;
-  readonly role: "primary";
+  readonly role: NodeRole;
   readonly pid: number;
   readonly startedAt: string;
   readonly databases: readonly DatabaseStatus[];
@@ -16,13 +18,25 @@ export interface NodeStatus {
  * - `waiting`: there is no file yet, and nothing in the store; the application will create it
  * - `restoring`, `opening`, `taking-over`: on the way
  * - `protected`: captured, and shipped to its store
+ * - `following`: on a replica; it takes what the primary, or the log, has
  * - `failed`: not protected, for the reason given; the node tries again where that can help
  * - `closed`: the node has let it go
  */
-export type DatabaseState = "waiting" | "restoring" | "opening" | "taking-over" | "protected" | "failed" | "closed";
+export type DatabaseState =
+  | "waiting"
+  | "restoring"
+  | "opening"
+  | "taking-over"
+  | "protected"
+  | "following"
+  | "failed"
+  | "closed";
 
 export interface DatabaseStatus {
   readonly path: string;
+  /** In the cluster: the same on every node. */
+  readonly name: string;
+  readonly role: NodeRole;
   /** Without secrets. */
   readonly store: string;
   readonly state: DatabaseState;

@@ -315,6 +315,7 @@ export class Batches implements Books {
    * What is not in the log, and the sums of the database as it is; these books end with it. Nobody writes meanwhile.
    */
   async unconfirmed(): Promise<{ readonly pages: ReadonlySet<number>; readonly sums: PageSums }> {
+    this.#nameRest();
     const pages = new Set<number>();
     for (const { txid } of this.#state.frozen) {
       await readLocal(this.#file.dir, txid, { page: (pgno) => void pages.add(pgno) });

@@ -179,6 +179,11 @@ export class Database implements LoggedDatabase {
     this.#wal.locks.openGate();
   }
 
+  /** Keeps applications from writing. False while one is in a transaction: try again. */
+  closeGate(): boolean {
+    return this.#wal.locks.closeGate();
+  }
+
   get isGateClosed(): boolean {
     return this.#wal.locks.isGateClosed;
   }

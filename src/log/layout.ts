@@ -32,8 +32,11 @@ export class LogLayout {
   readonly #base: string;
   readonly #family: ObjectStore["layout"];
 
-  /** `prefix`: the log's folder in the store, without slashes at its ends; empty when the store is all the log's. */
+  /** The log's folder in the store, without slashes at its ends; empty when the store is all the log's. */
+  readonly prefix: string;
+
   constructor(family: ObjectStore["layout"], prefix = "") {
+    this.prefix = prefix;
     const folder = prefix === "" ? "" : `${prefix}/`;
     this.#family = family;
     this.identityKey = folder + IDENTITY;

@@ -1,0 +1,44 @@
+import type { Database } from "../database/database.ts";
+import { logContext, type LogEvent } from "../log/context.ts";
+import { ltxJobs } from "../log/ltx-jobs.ts";
+import { LogWriter } from "../log/log-writer.ts";
+import type { SluiceError } from "../errors/error.ts";
+import type { Position } from "../ltx/position.ts";
+import type { ProtectedOptions } from "./protected-database.ts";
+import { newNodeId } from "./restore-missing.ts";
+
+/** Takes over the log of a database and writes it from then on; `onLost` when it's another writer's. */
+export async function openWriter(
+  options: ProtectedOptions,
+  database: Database,
+  on: {
+    readonly log: (event: LogEvent) => void;
+    readonly captured: (position: Position) => void;
+    readonly ended: (error: SluiceError) => void;
+  },
+  signal: AbortSignal,
+): Promise<LogWriter> {
+  const { store, prefix, slots, syncIntervalMs, levels, snapshotIntervalMs, retention, acceptRollback } = options;
+  const writer = await LogWriter.open(
+    {
+      context: logContext(store, { prefix, onEvent: on.log }),
+      database,
+      nodeId: database.logState?.nodeId || newNodeId(),
+      ltx: ltxJobs,
+      slots,
+      syncIntervalMs,
+      levels,
+      snapshotIntervalMs,
+      retention,
+      acceptRollback,
+      onEnded: on.ended,
+    },
+    signal,
+  );
+  const shipped = database.onCaptured;
+  database.onCaptured = (position) => {
+    shipped(position);
+    on.captured(position);
+  };
+  return writer;
+}
