@@ -1,18 +1,23 @@
 import { EventEmitter } from "node:events";
 import path from "node:path";
 import type { Config, DbConfig, DirectoryDb } from "../config/config.ts";
-import { SluiceError } from "../errors/error.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { LeaseKeeper } from "../lease/keeper.ts";
+import type { LeaseRegister } from "../lease/lease.ts";
 import { WorkSlots } from "../log/work-slots.ts";
 import type { Position } from "../ltx/position.ts";
 import type { Logger } from "../observe/log.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ObjectStore } from "../store/store.ts";
+import { Cluster } from "./cluster.ts";
 import { DatabaseDirectory } from "./directory.ts";
 import { databasesIn } from "./discover.ts";
 import { observe, updateGauges } from "./observe.ts";
-import { ProtectedDatabase } from "./protected-database.ts";
+import type { Peers } from "./peers.ts";
+import { type ClusterOptions, ProtectedDatabase } from "./protected-database.ts";
 import { isThere } from "./restore-missing.ts";
-import type { NodeEvent, NodeStatus } from "./status.ts";
+import { Roles, type RoleState } from "./roles.ts";
+import type { NodeEvent, NodeRole, NodeStatus } from "./status.ts";
 import { Stores } from "./stores.ts";
 import { VERSION } from "./version.ts";
 
@@ -24,21 +29,44 @@ export interface NodeOptions {
   readonly restoreMissing: boolean;
   readonly adopt?: boolean;
   readonly acceptRollback?: boolean;
+  /** Undefined for a node without others. */
+  readonly cluster?: NodeCluster;
+}
+
+/** What a node of a cluster is made of besides its databases. */
+export interface NodeCluster {
+  readonly nodeId: string;
+  readonly advertise: string;
+  readonly candidate: boolean;
+  readonly register: LeaseRegister;
+  readonly ttlMs: number;
+  readonly takeoverTimeoutMs: number;
+  readonly handoffTimeoutMs: number;
+  /** Follow only the log, not the primary. */
+  readonly storeOnly: boolean;
+  /** Lets the locks of these descriptors live until the application is dead. */
+  readonly hold: (key: string, descriptors: readonly number[]) => Promise<void>;
+  readonly peers: (node: Node) => Peers;
 }
 
 interface Events {
   event: [NodeEvent];
   /** A database came under this node's care, or left it. */
   databases: [];
+  /** The role, or who is the primary, changed. */
+  role: [];
 }
 
 /** Compactions and snapshots that run at once in one process. */
 const HEAVY_JOBS = 1;
 /** Databases of a directory that are opened at the same time. */
 const OPEN_AT_ONCE = 8;
+/** A replica that is no further behind can be handed over to. */
+const CLOSE_LAG_MS = 5_000;
 
 /**
- * All databases of one process, each with its log. Without other nodes it is always the primary.
+ * All databases of one process, each with its log. Without other nodes it is always the primary; with them, `Roles` says
+ * what it is.
  *
  *     new ─ start ─► running ─ stop ─► stopped
  *             └ rejected: some database can't be protected; `stop` lets go of the others
@@ -53,12 +81,21 @@ export class Node extends EventEmitter<Events> {
   readonly #fatal = new AbortController();
   readonly #probing = new AbortController();
   readonly #probes = new Set<Promise<void>>();
+  readonly #keeper: LeaseKeeper | undefined;
+  readonly #peers: Peers | undefined;
+  readonly #roles: Roles | undefined;
   #stopping = false;
 
   constructor(options: NodeOptions) {
     super();
     this.#options = options;
     this.#stores = new Stores(options);
+    const { cluster } = options;
+    if (cluster !== undefined) {
+      this.#keeper = this.#makeKeeper(cluster);
+      this.#peers = cluster.peers(this);
+      this.#roles = this.#makeRoles(cluster, this.#keeper, this.#peers);
+    }
     options.metrics.onCollect = () => updateGauges(options.metrics, this.#databases.values());
   }
 
@@ -71,6 +108,8 @@ export class Node extends EventEmitter<Events> {
   async start(stopping?: AbortSignal): Promise<void> {
     stopping?.addEventListener("abort", () => (this.#stopping = true), { once: true });
     const { dbs } = this.#options.config;
+    this.#keeper?.start();
+    this.#roles?.start();
     await Promise.all(dbs.map((db) => (db.kind === "file" ? this.#startFile(db) : this.#startDirectory(db))));
   }
 
@@ -78,11 +117,14 @@ export class Node extends EventEmitter<Events> {
   async stop(): Promise<readonly string[]> {
     this.#stopping = true;
     this.#probing.abort();
+    await this.#roles?.stop();
     for (const directory of this.#directories) await directory.stop();
     const drain = AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs);
     const missing = await Promise.all([...this.#databases.values()].map((database) => database.stop(drain)));
     // A probe that is broken off still removes what it has written.
     await Promise.all(this.#probes);
+    await this.#keeper?.close();
+    await this.#peers?.close();
     await this.#stores.close();
     return missing.filter((sentence) => sentence !== undefined);
   }
@@ -96,11 +138,42 @@ export class Node extends EventEmitter<Events> {
     return [...this.#databases.keys()];
   }
 
+  get role(): NodeRole {
+    return this.#roles === undefined || this.#roles.state === "leading" ? "primary" : "replica";
+  }
+
+  /** A number for the present time as primary, while this node may answer as such; each has another. */
+  get reign(): number | undefined {
+    return this.#roles === undefined ? 1 : this.#roles.reign;
+  }
+
+  /** The node that is the primary, as the lease says; undefined for nobody and for a node without others. */
+  get primary(): { readonly nodeId: string; readonly name: string; readonly advertise: string } | undefined {
+    const record = this.#keeper?.holder?.record;
+    return record && { nodeId: record.nodeId, name: record.nodeName, advertise: record.advertise };
+  }
+
+  /** Hands over to the node `name`, or to the best one (protocol section 10). Throws SLU-8101, 8103 to 8105. */
+  async handOver(name?: string): Promise<void> {
+    if (this.#roles === undefined) throw new SluiceError("SLU-8104", "this node has no others");
+    await this.#roles.handOver(name);
+  }
+
+  /** The lease says that this node is to take it: it is looked at now. */
+  lookAtLease(): void {
+    this.#keeper?.look();
+  }
+
+  /** A higher epoch was seen than this node's: it has been deposed. */
+  deposed(reason: Error): void {
+    this.#roles?.deposed(reason);
+  }
+
   get status(): NodeStatus {
     return {
       version: VERSION,
       node: this.#options.config.node.name,
-      role: "primary",
+      role: this.role,
       pid: process.pid,
       startedAt: new Date(this.#startedAtMs).toISOString(),
       databases: this.databases.map(({ status }) => status),
@@ -170,8 +243,10 @@ export class Node extends EventEmitter<Events> {
   async #protect(file: string, db: DbConfig, store: ObjectStore, prefix: string): Promise<void> {
     const { config, adopt = false, acceptRollback = false, log, metrics } = this.#options;
     if (this.#stopping || this.#databases.has(file)) return;
+    const cluster = this.#clusterOptions();
     const database = new ProtectedDatabase({
       path: file,
+      ...(cluster && { cluster }),
       name: prefix === "" ? path.basename(file) : `${path.basename((db as DirectoryDb).dir)}/${prefix}`,
       store,
       prefix,
@@ -187,13 +262,80 @@ export class Node extends EventEmitter<Events> {
     this.#databases.set(file, database);
     observe(database, { log, metrics, emit: (event) => this.emit("event", event) });
     database.on("state", (state) => {
+      if (state === "protected" && this.#roles?.reign !== undefined) database.openGate();
       if (state === "protected") this.#probes.add(this.#stores.warnIfUnfenced(store, this.#probing.signal));
     });
+    database.on("deposed", (error) => this.deposed(error));
     database.on("refused", (error) => {
       if (db.kind === "file") this.#fatal.abort(error);
     });
     this.emit("databases");
     await database.start();
+  }
+
+  #clusterOptions(): ClusterOptions | undefined {
+    const { cluster } = this.#options;
+    if (cluster === undefined || this.#peers === undefined) return undefined;
+    const { storeOnly, hold } = cluster;
+    const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
+    return { role: leads ? "primary" : "replica", upstream: this.#peers, storeOnly, hold };
+  }
+
+  #makeKeeper({ nodeId, advertise, register, ttlMs }: NodeCluster): LeaseKeeper {
+    const { config, log } = this.#options;
+    return new LeaseKeeper({
+      register,
+      node: { id: nodeId, name: config.node.name, advertise },
+      ttlMs,
+      events: {
+        lost: (reason) => this.#roles?.deposed(new SluiceError("SLU-8103", `the lease ended: ${reason}`)),
+        changed: () => this.#roleChanged(),
+        trouble: (error) => log.warn({ err: error }, "the lease can't be read or written"),
+      },
+    });
+  }
+
+  #makeRoles(cluster: NodeCluster, keeper: LeaseKeeper, peers: Peers): Roles {
+    const { log, metrics } = this.#options;
+    const onProblem = (error: unknown): void => {
+      const fields = isSluiceError(error) ? { code: error.code, hint: error.hint } : { err: error };
+      log.warn(fields, error instanceof Error ? error.message : String(error));
+    };
+    const node = new Cluster({
+      keeper,
+      peers,
+      databases: () => this.#databases.values(),
+      closeLagMs: CLOSE_LAG_MS,
+      onProblem,
+      onStuck: ({ path: db, pid }) => {
+        log.error({ code: "SLU-8107", db, pid }, "a transaction does not end; its process is killed");
+        metrics.errors.inc({ db, code: "SLU-8107" });
+        if (pid > 0) process.kill(pid, "SIGKILL");
+      },
+    });
+    return new Roles({
+      keeper,
+      node,
+      candidate: cluster.candidate,
+      takeoverTimeoutMs: cluster.takeoverTimeoutMs,
+      handoffTimeoutMs: cluster.handoffTimeoutMs,
+      marginMs: Math.min(2_000, cluster.ttlMs / 5) / 2,
+      onState: (state) => this.#roleState(state),
+      onProblem,
+    });
+  }
+
+  #roleState(state: RoleState): void {
+    this.#options.log.info({ state }, "role");
+    this.emit("event", { type: "role", role: this.role, state });
+    this.#roleChanged();
+  }
+
+  #roleChanged(): void {
+    const holder = this.#keeper?.holder;
+    const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
+    this.#peers?.follow(leads || holder === undefined || holder.isSelf ? undefined : holder.record.advertise);
+    this.emit("role");
   }
 
   /** Its file is gone from the directory: what was captured of it is still sent. */

@@ -7,7 +7,8 @@ import { Replica } from "../database/replica.ts";
 import type { Started } from "../database/starting.ts";
 import { peekState } from "../database/state.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
-import { logContext, type LogContext, type LogEvent } from "../log/context.ts";
+import { logContext, type LogContext, type LogEvent, untilAnswered } from "../log/context.ts";
+import { listLog } from "../log/listing.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { placeLog } from "../log/place.ts";
 import type { RetentionLimits } from "../log/retention.ts";
@@ -62,11 +63,14 @@ interface Events {
   adopted: [string];
   /** It can't go on by itself: another writer has the log, or the log refuses this database. */
   refused: [SluiceError];
+  /** Another node writes the log: this one must step down. */
+  deposed: [SluiceError];
   /** Something failed and is tried again. */
   failed: [Error];
 }
 
 const POLL_MS = 250;
+const LOG_POLL_MS = 1_000;
 const RETRY_FIRST_MS = 500;
 const RETRY_LAST_MS = 30_000;
 /** An application may start, with its database on disk, when the store has not answered for this long. */
@@ -220,6 +224,16 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     return this.#replica;
   }
 
+  /** Resolves when this database has no log writer, and so no waiter, any more. */
+  async ended(): Promise<void> {
+    while (this.#writer !== undefined && !this.#stopped) await sleep(1);
+  }
+
+  /** Lets applications write, once the takeover is in the log and this node leads. */
+  openGate(): void {
+    if (this.#state === "protected") this.#database?.openGate();
+  }
+
   get writer(): LogWriter | undefined {
     return this.#writer;
   }
@@ -313,6 +327,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     }
     this.#enter("waiting");
     ready.resolve();
+    this.#reached.resolve();
     while (!isThere(this.path)) await sleep(POLL_MS, undefined, { signal: turn });
   }
 
@@ -349,18 +364,23 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     }
     this.#enter("protected");
     settled();
-    await Promise.race([this.#lost.promise, ended(turn)]);
+    await Promise.race([this.#lost.promise, ended(turn)]).catch((error: unknown) => this.#deposed(error, turn));
     if (this.#stopped) return;
     await this.#keepDatabase();
+  }
+
+  /** Another node writes the log now: with others, the node closes the gate, and this database then follows. */
+  async #deposed(error: unknown, turn: AbortSignal): Promise<void> {
+    if (this.#options.cluster === undefined || !isSluiceError(error, "SLU-4101")) throw error;
+    this.emit("deposed", error);
+    await ended(turn);
   }
 
   /** As replica, until it's stopped, lost, or the role changes. */
   async #follow(settled: () => void, turn: AbortSignal): Promise<void> {
     const { cluster } = this.#options;
     if (cluster === undefined) return;
-    if (!this.#hasHistory) {
-      throw new SluiceError("SLU-4104", `${this.path} is on a replica, and belongs to no log`);
-    }
+    await this.#awaitLog(turn);
     const replica = await this.#openReplica(cluster);
     this.#enter("following");
     settled();
@@ -371,6 +391,23 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     const options = { name: this.name, replica, upstream, storeOnly, context: this.#context, onProblem };
     await Promise.race([this.#lost.promise, follow(options, turn)]);
     if (!this.#stopped) this.#keepEngine();
+  }
+
+  /** A file without history on a replica: it may become the primary's that begins the log; in another's it is foreign. */
+  async #awaitLog(turn: AbortSignal): Promise<void> {
+    while (!this.#hasHistory) {
+      this.#enter("waiting");
+      const files = await untilAnswered(this.#context, "list the log", turn, () =>
+        listLog(this.#context.store, this.#context.layout, { signal: turn }),
+      );
+      if (files.length > 0) {
+        throw new SluiceError(
+          "SLU-4104",
+          `${this.path} is on a replica, and belongs to no log; ${this.#context.url} has one`,
+        );
+      }
+      await sleep(LOG_POLL_MS, undefined, { signal: turn });
+    }
   }
 
   /** Whether some record of its log is known to be in it. */

@@ -1,4 +1,5 @@
 import type { ErrorCode } from "../errors/codes.ts";
+import type { RoleState } from "./roles.ts";
 
 export type NodeRole = "primary" | "replica";
 
@@ -56,6 +57,7 @@ export interface DatabaseStatus {
 /** An event of `GET /v1/events`. */
 export type NodeEvent =
   | { readonly type: "state"; readonly db: string; readonly state: DatabaseState }
+  | { readonly type: "role"; readonly role: NodeRole; readonly state: RoleState }
   /** `commits` of them up to `position` were captured at `atMs` (wall clock). */
   | {
       readonly type: "commit";

@@ -4,7 +4,9 @@ import { leaseCodes } from "./codes/lease.ts";
 import { logCodes } from "./codes/log.ts";
 import { ltxCodes } from "./codes/ltx.ts";
 import { proxyCodes } from "./codes/proxy.ts";
+import { roleCodes } from "./codes/cluster-roles.ts";
 import { storeCodes } from "./codes/store.ts";
+import { streamCodes } from "./codes/stream.ts";
 import { superviseCodes } from "./codes/supervise.ts";
 
 /** What the catalogue says about one error code; the page `docs/errors.md` is made from it. */
@@ -29,6 +31,8 @@ export const codes = {
   ...superviseCodes,
   ...leaseCodes,
   ...proxyCodes,
+  ...streamCodes,
+  ...roleCodes,
 } as const satisfies Record<string, CodeEntry>;
 
 export type ErrorCode = keyof typeof codes;

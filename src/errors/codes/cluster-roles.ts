@@ -1,0 +1,51 @@
+export const roleCodes = {
+  "SLU-8101": {
+    title: "This node is not the primary",
+    meaning: "Only a primary with open gates can hand over, and only one handover runs at a time.",
+    normal: "When a handover was asked of a node that has just handed over, or taken over.",
+    remedy: "`sluice status` names the primary. Ask again.",
+  },
+  "SLU-8102": {
+    title: "This node is stopping",
+    meaning: "What was asked of it would need it to go on.",
+    normal: "At every stop.",
+    remedy: "Nothing; ask another node.",
+  },
+  "SLU-8103": {
+    title: "The lease ended",
+    meaning:
+      "The lease that lets this node try to be primary ended by its own clock, before what it was doing was finished. Its gates are closed, and it follows whoever takes the lease.",
+    normal: "When the process or the machine stood still, or the lease's place did not answer in time.",
+    remedy:
+      "Nothing at once. If it comes often, look at the lease's place and the machine's load, or raise `lease.ttl`.",
+  },
+  "SLU-8104": {
+    title: "Nobody to hand over to",
+    meaning:
+      "No connected node, or not the one that was named, is a candidate and close enough behind. The primary goes on.",
+    normal: "On a cluster of one node, or while the others start.",
+    remedy:
+      "`sluice status` shows the nodes that are connected and how far they are behind. Try again when one is close.",
+  },
+  "SLU-8105": {
+    title: "The handover was broken off",
+    meaning:
+      "Within `lease.handoff-timeout` not everything could be stored, or the successor did not confirm that it has it. The lease was not touched; this node opened its gates again and goes on as primary.",
+    normal: "When the store or the successor is slow just then.",
+    remedy: "Try again. `sluice status` shows how far the store and the other nodes are behind.",
+  },
+  "SLU-8106": {
+    title: "Another node has a higher epoch",
+    meaning: "A node was met that knows of a later primary than this one. This node stepped down.",
+    normal: "After this node stood still, or was cut off, while another took over.",
+    remedy:
+      "Nothing. What was committed here and never got into the log is in the quarantine: `sluice quarantine list`.",
+  },
+  "SLU-8107": {
+    title: "A transaction was in the way of stepping down",
+    meaning:
+      "This node must stop being primary, and a transaction of an application did not end within the margin of the lease. Its process was ended, so that the gate could close; the transaction is rolled back.",
+    normal: "Never in normal operation.",
+    remedy: "Keep transactions short: a write transaction should never wait for a network or for a user.",
+  },
+} as const;
