@@ -15,8 +15,10 @@ import { decompressBlock, decompressFrame, frameBytesMax, frameLength } from "./
 import { IndexBuilder } from "./page-index.ts";
 import { PageSum } from "./page-sum.ts";
 
-/** What a decoder gives out. Each page is a buffer of its own, which the receiver may keep. */
+/** What a decoder gives out. */
 export interface PageSink {
+  /** Whether all pages may come in one buffer, one over the other. Otherwise each is the receiver's, who may keep it. */
+  readonly passing?: boolean;
   header?(header: LtxHeader): void;
   /** `sum` holds the page's sum and the CRC of its content. */
   page(pgno: number, content: Uint8Array, sum: PageSum): void;
@@ -36,6 +38,7 @@ export class LtxDecoder {
   #header: LtxHeader | undefined;
   #crc!: FileCrc;
   #sum!: PageSum;
+  #page: Uint8Array<ArrayBuffer> | undefined;
   #lockPage = 0;
   readonly #index = new IndexBuilder();
   /** What must follow the pages, up to the trailer; known in state `tail`. */
@@ -127,6 +130,7 @@ export class LtxDecoder {
     this.#header = header;
     this.#crc = new FileCrc(header.pageSize);
     this.#sum = new PageSum(header.pageSize);
+    if (this.#sink.passing === true) this.#page = new Uint8Array(header.pageSize);
     this.#lockPage = lockPage(header.pageSize);
     this.#crc.bytes(bytes);
     this.#take(HEADER_BYTES);
@@ -160,7 +164,7 @@ export class LtxDecoder {
     if (size > pageSize + pageSize / 255 + 16) throw this.#damaged(`has a page ${pgno} of ${size} compressed bytes`);
     if (this.#to < start + size) return false;
     this.#crc.bytes(this.#buffer, at, start);
-    this.#emit(pgno, decompressBlock(this.#buffer, start, start + size, pageSize), start + size - at);
+    this.#emit(pgno, decompressBlock(this.#buffer, start, start + size, pageSize, this.#page), start + size - at);
     return true;
   }
 

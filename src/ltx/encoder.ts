@@ -2,7 +2,8 @@ import { SluiceError } from "../errors/error.ts";
 import { FileCrc } from "./file-crc.ts";
 import { encodeHeader, type LtxHeader, lockPage, PAGE_FLAG_SIZE, PAGE_HEADER_BYTES } from "./header.ts";
 import { IndexBuilder } from "./page-index.ts";
-import { compressBlock } from "./lz4.ts";
+import { blockBytesMax } from "./page-kernel.ts";
+import { PagePress } from "./page-press.ts";
 import { PageSum } from "./page-sum.ts";
 
 const SIZE_BYTES = 4;
@@ -28,6 +29,7 @@ export class LtxEncoder {
   readonly #header: LtxHeader;
   readonly #write: (chunk: Uint8Array) => void;
   readonly #crc: FileCrc;
+  readonly #press = new PagePress();
   readonly #index = new IndexBuilder();
   readonly #lockPage: number;
   readonly #chunk = new Uint8Array(CHUNK_BYTES);
@@ -52,20 +54,22 @@ export class LtxEncoder {
     const allowed = minTxid === 1 ? pgno === next : pgno >= next;
     if (!allowed || pgno > pageCount || pgno === this.#lockPage)
       throw new SluiceError("SLU-5000", `page ${pgno} after ${this.#last} in an LTX file of ${pageCount} pages`);
-    const sum = this.sum.of(pgno, bytes, start, start + pageSize);
-    const block = compressBlock(bytes.subarray(start, start + pageSize));
-    const head = this.#reserve(PAGE_HEADER_BYTES + SIZE_BYTES);
+    // First, since a write may call who reads it.
+    const head = this.#reserve(PAGE_HEADER_BYTES + SIZE_BYTES + blockBytesMax(pageSize));
+    const content = head + PAGE_HEADER_BYTES + SIZE_BYTES;
     const chunk = this.#chunk;
+    const block = this.#press.block(bytes, start, pageSize);
+    const size = PAGE_HEADER_BYTES + SIZE_BYTES + block.length;
+    chunk.set(block, content);
     setUint32(chunk, head, pgno);
     chunk[head + 4] = 0;
     chunk[head + 5] = PAGE_FLAG_SIZE;
     setUint32(chunk, head + PAGE_HEADER_BYTES, block.length);
-    this.#crc.bytes(chunk, head, head + PAGE_HEADER_BYTES + SIZE_BYTES);
+    this.#crc.bytes(chunk, head, content);
+    const sum = this.sum.ofContent(pgno, this.#press.contentLo, this.#press.contentHi);
     this.#crc.page(sum.contentLo, sum.contentHi);
-    const size = PAGE_HEADER_BYTES + SIZE_BYTES + block.length;
     this.#index.add(pgno, this.#written + head, size);
-    this.#used += PAGE_HEADER_BYTES + SIZE_BYTES;
-    this.#put(block);
+    this.#used += size;
     this.#last = pgno;
     this.#pages += 1;
   }

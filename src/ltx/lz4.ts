@@ -18,22 +18,29 @@ export function lz4Library(): Lz4 {
 /** The library puts the uncompressed length (u32, little-endian) before a block; LTX wants the block alone. */
 export const LENGTH_BYTES = 4;
 
-/** A raw LZ4 block. */
+/** A raw LZ4 block, by the library: for where there's no WebAssembly. */
 export function compressBlock(page: Uint8Array): Uint8Array {
   return lz4Library().compressSync(page).subarray(LENGTH_BYTES);
 }
 
 /**
- * Decompresses the raw block at `start … end` to exactly `size` bytes, which are the caller's. The four bytes before it
+ * Decompresses the raw block at `start … end` to exactly `size` bytes: in `into`, or a buffer of their own. The four bytes before it
  * may be overwritten: the library wants the length there. Throws SLU-5002 for anything else than a whole, valid block.
  */
-export function decompressBlock(bytes: Uint8Array, start: number, end: number, size: number): Uint8Array {
+export function decompressBlock(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  size: number,
+  into = new Uint8Array(size),
+): Uint8Array {
   const kernel = end - start <= WINDOW_BYTES && size <= PAGE_BYTES_MAX ? threadKernel() : undefined;
   if (kernel === undefined) return decompressByLibrary(bytes, start, end, size);
   const { memory, decompress } = kernel;
   memory.set(bytes.subarray(start, end), WINDOW_AT);
   if (!decompress(WINDOW_AT, WINDOW_AT + end - start, PAGE_AT, PAGE_AT + size)) throw damagedPage();
-  return memory.slice(PAGE_AT, PAGE_AT + size);
+  into.set(memory.subarray(PAGE_AT, PAGE_AT + size));
+  return into;
 }
 
 /** The same where there's no WebAssembly. */

@@ -118,6 +118,7 @@ class PageStream {
     this.#fd = openSync(file, "r");
     let header: LtxHeader | undefined;
     this.#decoder = new LtxDecoder(file, {
+      passing: true,
       header: (read) => (header = read),
       page: (pgno, content) => (this.#page = { pgno, content }),
     });

@@ -1,10 +1,9 @@
 import { Crc64 } from "./crc64.ts";
 import { PAGE_FLAG_SIZE } from "./header.ts";
 import { damagedPage, decompressBlock, decompressFrame } from "./lz4.ts";
-import { FREE_AT, pageKernel, type PageKernel, PAGE_BYTES_MAX, SLACK_BYTES } from "./page-kernel.ts";
+import { blockBytesMax, FREE_AT, pageKernel, type PageKernel, PAGE_BYTES_MAX, SLACK_BYTES } from "./page-kernel.ts";
 
-/** No LZ4 block of a page is longer (`LZ4_compressBound`). */
-const BLOCK_BYTES_MAX = PAGE_BYTES_MAX + PAGE_BYTES_MAX / 255 + 16;
+const BLOCK_BYTES_MAX = blockBytesMax(PAGE_BYTES_MAX);
 const BLOCK_AT = FREE_AT;
 const INPUT_AT = BLOCK_AT + rounded(BLOCK_BYTES_MAX + SLACK_BYTES);
 

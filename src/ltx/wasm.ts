@@ -115,17 +115,23 @@ export const giveBack = (value: Code): Code => [...value, 0x0f];
 
 export const load8 = load(0x2d);
 export const load16 = load(0x2f);
+export const load32 = load(0x28);
 export const load64 = load(0x29);
+export const store8 = store(0x3a);
+export const store16 = store(0x3b);
 export const store64 = store(0x37);
 export const load128 = load(0xfd, 0x00);
 export const store128 = store(0xfd, 0x0b);
 
 export const equal = binary(0x46);
+export const differ = binary(0x47);
 export const lessUnsigned = binary(0x49);
 export const moreUnsigned = binary(0x4b);
+export const atMostUnsigned = binary(0x4d);
 export const atLeastUnsigned = binary(0x4f);
 export const add = binary(0x6a);
 export const subtract = binary(0x6b);
+export const multiply = binary(0x6c);
 export const and = binary(0x71);
 export const or = binary(0x72);
 export const shiftRight = binary(0x76);
@@ -133,6 +139,12 @@ export const shiftLeft = binary(0x74);
 export const xor64 = binary(0x85);
 export const shiftLeft64 = binary(0x86);
 export const shiftRight64 = binary(0x88);
+export const isZero64 = (value: Code): Code => [...value, 0x50];
+export const trailingZeros64 = (value: Code): Code => [...value, 0x7a];
+/** The low 32 bits of 64. */
+export const low32 = (value: Code): Code => [...value, 0xa7];
+/** Fills memory with zeros. */
+export const clear = (at: number, bytes: number): Code => [...i32(at), ...i32(0), ...i32(bytes), 0xfc, 0x0b, 0];
 export const xor128 = binary(0xfd, 0x51);
 /** Byte i of the result is byte `b[i]` of `a`. */
 export const pick = binary(0xfd, 0x0e);

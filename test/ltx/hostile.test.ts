@@ -5,6 +5,7 @@ import { LtxDecoder } from "../../src/ltx/decoder.ts";
 import { decompressLz4, Xxh32 } from "../../src/ltx/lz4-stream.ts";
 import { decompressFrame } from "../../src/ltx/lz4.ts";
 import { IndexBuilder, parseIndex } from "../../src/ltx/page-index.ts";
+import { PagePress } from "../../src/ltx/page-press.ts";
 import { assembleFile, content, decode, encode, type Frame, header, lz4, lz4Block, lz4Frame } from "./files.ts";
 
 /** What decoding came to: the pages, or the code of the error; anything but a SluiceError fails the test. */
@@ -33,7 +34,11 @@ test("files of both page encodings, and of both at once, say the same", () => {
 
 test("the encoder writes what one makes of the format's description", () => {
   const head = header(512, 9, 4);
-  expect(encode(head, pages)).toEqual(assembleFile(head, frames(lz4Block)));
+  const press = new PagePress();
+  const block = (pgno: number, page: Uint8Array): Frame => {
+    return { pgno, page, sized: true, payload: press.block(page, 0, page.length).slice() };
+  };
+  expect(encode(head, pages)).toEqual(assembleFile(head, frames(block)));
 });
 
 test("frames with sums of their blocks are read, too", () => {

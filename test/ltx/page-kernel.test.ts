@@ -1,8 +1,16 @@
+import { randomBytes } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Crc64 } from "../../src/ltx/crc64.ts";
 import { compressBlock, decompressByLibrary, LENGTH_BYTES } from "../../src/ltx/lz4.ts";
-import { FOLD_BYTES, FREE_AT, type PageKernel, pageKernel, SLACK_BYTES } from "../../src/ltx/page-kernel.ts";
+import {
+  blockBytesMax,
+  FOLD_BYTES,
+  FREE_AT,
+  type PageKernel,
+  pageKernel,
+  SLACK_BYTES,
+} from "../../src/ltx/page-kernel.ts";
 import { PageRun } from "../../src/ltx/page-run.ts";
 
 const MEMORY_BYTES = 512 * 1024;
@@ -108,6 +116,41 @@ test("blocks of the LZ4 library come back, and damaged ones do no harm", () => {
   fc.assert(property, { numRuns: 300 });
 });
 
+test("what the kernel compresses, the library decompresses, and nothing else of the memory changes", () => {
+  const { memory, compress } = kernel();
+  let smaller = 0;
+  const property = fc.property(content, fc.uint8Array({ maxLength: 3000 }), (repeating, noise) => {
+    const bytes = Uint8Array.from([...repeating, ...noise, ...repeating]);
+    memory.fill(0xa5, FREE_AT);
+    memory.set(bytes, FREE_AT);
+    const end = compress(FREE_AT, FREE_AT + bytes.length, TO);
+    expect(end - TO).toBeLessThanOrEqual(blockBytesMax(bytes.length));
+    if (end - TO < bytes.length) smaller++;
+    expect(byLibrary(memory.slice(TO, end), bytes.length)).toEqual(Buffer.from(bytes));
+    expect(memory.subarray(FREE_AT, FREE_AT + bytes.length)).toEqual(bytes);
+    const before = memory.subarray(FREE_AT + bytes.length, TO);
+    const after = memory.subarray(end + SLACK_BYTES);
+    for (const untouched of [before, after]) expect(untouched.every((byte) => byte === 0xa5)).toBe(true);
+  });
+  fc.assert(property, { numRuns: 200 });
+  expect(smaller).toBeGreaterThan(100);
+});
+
+test.each([512, 4096, 65536])(
+  "pages of %i bytes compress about as well as the library's, noise grows within the bound",
+  (size) => {
+    const { memory, compress } = kernel();
+    const rows = Buffer.from(Array.from({ length: size }, (_, i) => (i % 97 < 40 ? (i * i) >>> 5 : i % 97)));
+    const noise = randomBytes(size);
+    for (const page of [rows, noise, Buffer.alloc(size)]) {
+      memory.set(page, FREE_AT);
+      const sizeBytes = compress(FREE_AT, FREE_AT + size, TO) - TO;
+      expect(sizeBytes).toBeLessThanOrEqual(Math.min(blockBytesMax(size), compressBlock(page).length * 1.1 + 8));
+      expect(byLibrary(memory.slice(TO, TO + sizeBytes), size)).toEqual(page);
+    }
+  },
+);
+
 test("a block that is cut off, too long, too short, or points before its beginning is refused", () => {
   const { memory, decompress } = kernel();
   const run = (block: readonly number[], size: number): boolean => {
@@ -125,6 +168,6 @@ test("a block that is cut off, too long, too short, or points before its beginni
 });
 
 test("a run of pages refuses a block that no page can have", () => {
-  const run = new PageRun(65536);
+  const run = new PageRun(65536, 0);
   expect(() => run.add(new Uint8Array(80_000), 0, 80_000, 1, 0, 65536)).toThrow(/SLU-5002|damaged/);
 });
