@@ -1,0 +1,140 @@
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { SluiceError } from "../errors/error.ts";
+import { Door, type DoorOptions } from "./door.ts";
+import { Exchange } from "./exchange.ts";
+import { Refusal, refuseRaw } from "./refusal.ts";
+import { Upgrade } from "./upgrade.ts";
+
+/** How often slow clients and former primaries are looked for. */
+const LOOK_MS = 1000;
+
+/** The reverse proxy in front of the application: `listening` → stop → `draining` (what is under way ends) → `closed`. */
+export class FrontDoor {
+  readonly #door: Door;
+  readonly #server: Server;
+  readonly #exchanges = new Set<Exchange>();
+  readonly #upgrades = new Set<Upgrade>();
+  #looking: NodeJS.Timeout | undefined;
+
+  constructor(options: DoorOptions) {
+    const door = new Door(options);
+    const { clientTimeoutMs, idleTimeoutMs, connectionsMax, headerBytesMax } = options.config;
+    this.#door = door;
+    this.#server = createServer({
+      maxHeaderSize: headerBytesMax,
+      headersTimeout: clientTimeoutMs,
+      requestTimeout: 0,
+      keepAliveTimeout: idleTimeoutMs,
+      connectionsCheckingInterval: LOOK_MS,
+      noDelay: true,
+      // HTTP/1.0 has none; what HTTP/1.1 needs is checked by Node.js.
+      requireHostHeader: true,
+    });
+    const server = this.#server;
+    server.maxConnections = connectionsMax;
+    // Headers are limited by their bytes. A limit of their number would drop some without a word.
+    server.maxHeadersCount = 0;
+    const serve = (request: IncomingMessage, response: ServerResponse): void => {
+      const exchange = new Exchange(door, request, response, (done) => this.#done(done));
+      this.#exchanges.add(exchange);
+      void exchange.run();
+    };
+    server.on("request", serve);
+    server.on("checkContinue", serve);
+    server.on("checkExpectation", serve);
+    server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      const upgrade = new Upgrade(door, request, socket, head, (done) => this.#upgrades.delete(done));
+      this.#upgrades.add(upgrade);
+      void upgrade.run();
+    });
+    server.on("connect", (_request: IncomingMessage, socket: Duplex) =>
+      refuseRaw(socket, new Refusal(405, "SLU-7006", "can't be passed on: the method CONNECT", { close: true })),
+    );
+    server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => this.#refuseBroken(error, socket));
+    server.on("connection", () => door.metrics.connections.inc());
+    server.on("connection", (socket: Socket) => socket.on("close", () => door.metrics.connections.dec()));
+  }
+
+  /** Opens `proxy.listen`; returns the port. Throws SLU-7001. */
+  async listen(): Promise<number> {
+    const { host, port } = this.#door.config.listen;
+    this.#server.listen({ host, port });
+    try {
+      await once(this.#server, "listening");
+    } catch (cause) {
+      throw new SluiceError("SLU-7001", `${host}:${port}: ${(cause as Error).message}`, { cause });
+    }
+    this.#looking = setInterval(() => this.#look(), LOOK_MS);
+    this.#looking.unref();
+    const address = this.#server.address();
+    return typeof address === "object" && address !== null ? address.port : 0;
+  }
+
+  /**
+   * Holds writes back for a handoff, before gates close. `idle` resolves when the application has answered all writes
+   * that it had; `resume` lets the held ones go to whoever is the primary then.
+   */
+  pauseWrites(): { readonly idle: Promise<void>; readonly resume: () => void } {
+    return this.#door.gate.pause();
+  }
+
+  /**
+   * Takes no new connection, lets what is under way end for up to `graceMs`, then breaks off the rest: requests that no
+   * application has seen get 503.
+   */
+  async stop(graceMs: number): Promise<void> {
+    const door = this.#door;
+    door.isDraining = true;
+    const closed = once(this.#server, "close");
+    this.#server.close();
+    this.#endUpgrades();
+    let timer: NodeJS.Timeout | undefined;
+    const grace = new Promise<"over">((resolve) => (timer = setTimeout(resolve, graceMs, "over")));
+    if ((await Promise.race([closed, grace])) === "over") {
+      door.closing.abort();
+      door.changes.wake();
+      // Answers of the front door's own need a moment to leave.
+      await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
+      for (const upgrade of this.#upgrades) upgrade.close();
+      this.#server.closeAllConnections();
+      await closed;
+    }
+    clearTimeout(timer);
+    clearInterval(this.#looking);
+    door.close();
+  }
+
+  #done(exchange: Exchange): void {
+    this.#exchanges.delete(exchange);
+    if (this.#door.isDraining) this.#endUpgrades();
+  }
+
+  /** They would never end by themselves; their clients connect anew, elsewhere. */
+  #endUpgrades(): void {
+    if (this.#exchanges.size === 0) for (const upgrade of this.#upgrades) upgrade.close();
+  }
+
+  #look(): void {
+    const now = performance.now();
+    this.#door.metrics.active.set(this.#exchanges.size);
+    this.#door.metrics.upgrades.set(this.#upgrades.size);
+    this.#door.metrics.kept.set(this.#door.budget.usedBytes);
+    for (const exchange of this.#exchanges) exchange.look(now);
+  }
+
+  /** What the parser refused: an answer, and the end of the connection. */
+  #refuseBroken(error: NodeJS.ErrnoException, socket: Socket): void {
+    if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
+    const status = STATUS[error.code ?? ""] ?? 400;
+    const code = status === 408 ? "SLU-7014" : "SLU-7006";
+    this.#door.metrics.own.inc({ code });
+    const reason = (error as { reason?: string }).reason ?? error.message;
+    refuseRaw(socket, new Refusal(status, code, `can't be understood: ${reason}`, { close: true }));
+  }
+}
+
+const LAST_WORDS_MS = 100;
+const STATUS: Readonly<Record<string, number>> = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 };
