@@ -1,0 +1,68 @@
+import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
+import { freePort } from "../e2e/site.ts";
+import { peers } from "../peers/peers.ts";
+
+const run = promisify(execFile);
+const root = path.resolve(import.meta.dirname, "../..");
+const LIMIT_MS = 60_000;
+
+/** The environment in which the example site runs with code that was written for LiteFS. */
+export function oldSiteEnvironment(database: string): NodeJS.ProcessEnv {
+  return {
+    PATH: process.env["PATH"],
+    DJANGO_SETTINGS_MODULE: "oldsite.settings",
+    PYTHONPATH: `${root}/examples/django:${root}/test/integrations/fixtures/litefs`,
+    PYTHONDONTWRITEBYTECODE: "1",
+    DATABASE_PATH: database,
+  };
+}
+
+/** Makes the site's tables. */
+export async function migrate(database: string): Promise<void> {
+  await run(peers.django, ["-m", "django", "migrate", "--noinput"], { env: oldSiteEnvironment(database) });
+}
+
+/** That site under gunicorn, by itself. */
+export class OldSite implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly url: string;
+  #output = "";
+
+  static async start(database: string): Promise<OldSite> {
+    const site = new OldSite(database, await freePort());
+    await site.#up();
+    return site;
+  }
+
+  private constructor(database: string, port: number) {
+    this.url = `http://127.0.0.1:${port}`;
+    const args = ["-m", "gunicorn", "mysite.wsgi", "--bind", `127.0.0.1:${port}`, "--workers", "1"];
+    this.#child = spawn(peers.django, [...args, "--worker-tmp-dir", path.dirname(database)], {
+      env: oldSiteEnvironment(database),
+    });
+    const keep = (chunk: Buffer): void => {
+      this.#output = (this.#output + chunk.toString()).slice(-20_000);
+    };
+    this.#child.stdout?.on("data", keep);
+    this.#child.stderr?.on("data", keep);
+  }
+
+  async #up(): Promise<void> {
+    for (const end = Date.now() + LIMIT_MS; ; await delay(50)) {
+      if (this.#child.exitCode !== null || Date.now() > end) throw new Error(`the site is not up:\n${this.#output}`);
+      const answer = await fetch(`${this.url}/totals`).catch(() => undefined);
+      if (answer?.ok === true) return;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const exited = once(this.#child, "exit");
+    this.#child.kill("SIGTERM");
+    await exited;
+  }
+}
