@@ -1,0 +1,44 @@
+import type { PageChunk } from "../../database/replication.ts";
+import { LENGTH_BYTES, lz4Library } from "../../ltx/lz4.ts";
+import { damaged } from "./bytes.ts";
+import { CHUNK_BYTES_MAX, type PackedBlock } from "./messages.ts";
+
+const AS_IS = 0;
+const LZ4 = 1;
+/** Compression must save this part, or the other side's work isn't worth it. */
+const SAVES = 1 / 16;
+
+export const emptyBlock: PackedBlock = {
+  numbers: new Uint32Array(0),
+  packed: AS_IS,
+  content: new Uint8Array(0),
+};
+
+/** The pages of a chunk for a message; refers to `chunk`. */
+export function packPages({ numbers, content }: PageChunk): PackedBlock {
+  const packed = lz4Library().compressSync(content).subarray(LENGTH_BYTES);
+  if (packed.length > content.length * (1 - SAVES)) return { numbers, packed: AS_IS, content };
+  return { numbers, packed: LZ4, content: packed };
+}
+
+/** The pages of a message; may refer to it. Throws SLU-8208 for what isn't whole pages of `pageSize`. */
+export function unpackPages({ numbers, packed, content }: PackedBlock, pageSize: number): PageChunk {
+  const size = numbers.length * pageSize;
+  if (size > CHUNK_BYTES_MAX) throw damaged(`${numbers.length} pages in one message`);
+  if (packed === AS_IS) {
+    if (content.length !== size) throw damaged(`${content.length} bytes for ${numbers.length} pages`);
+    return { numbers, content };
+  }
+  if (packed !== LZ4) throw damaged(`pages packed in way ${packed}`);
+  const input = Buffer.allocUnsafe(LENGTH_BYTES + content.length);
+  input.writeUInt32LE(size, 0);
+  input.set(content, LENGTH_BYTES);
+  let pages: Uint8Array;
+  try {
+    pages = lz4Library().uncompressSync(input);
+  } catch {
+    throw damaged("packed pages that can't be unpacked");
+  }
+  if (pages.length !== size) throw damaged(`${pages.length} bytes for ${numbers.length} pages`);
+  return { numbers, content: pages };
+}
