@@ -123,6 +123,7 @@ export class Node extends EventEmitter<Events> {
     const missing = await Promise.all([...this.#databases.values()].map((database) => database.stop(drain)));
     // A probe that is broken off still removes what it has written.
     await Promise.all(this.#probes);
+    if (this.#keeper?.isHeld() === true) await this.#keeper.release();
     await this.#keeper?.close();
     await this.#peers?.close();
     await this.#stores.close();

@@ -112,7 +112,10 @@ export class Roles {
     await handover.wanted.promise;
   }
 
-  /** Hands over when there is somebody, and ends; gates stay closed. */
+  /**
+   * Hands over when there is somebody, and ends with closed gates. Where there is nobody the databases stay primary's, to be
+   * drained while the lease is held; the caller releases it then.
+   */
   async stop(): Promise<void> {
     if (this.#state === "leading") await this.handOver().catch(() => undefined);
     this.#abort.abort(new SluiceError("SLU-8102", "this node is stopping"));
@@ -150,7 +153,7 @@ export class Roles {
   }
 
   async #lead(): Promise<void> {
-    const { keeper, node, takeoverTimeoutMs } = this.#options;
+    const { node, takeoverTimeoutMs } = this.#options;
     const reign = new AbortController();
     this.#reign = reign;
     this.#reigns++;
@@ -171,7 +174,6 @@ export class Roles {
       this.#handover?.wanted.reject(new SluiceError("SLU-8101", "this node stopped being the primary"));
       this.#handover = undefined;
       await this.#stepDown();
-      if (keeper.isHeld()) await keeper.release();
     }
   }
 
@@ -212,10 +214,12 @@ export class Roles {
   }
 
   async #stepDown(): Promise<void> {
-    const { node, marginMs, onProblem } = this.#options;
+    const { node, keeper, marginMs, onProblem } = this.#options;
     this.#enter("stepping-down");
-    await node.closeGates(marginMs);
+    await node.closeGates(marginMs).catch(onProblem);
+    if (this.#abort.signal.aborted && keeper.isHeld()) return;
     await node.follow().catch(onProblem);
+    if (keeper.isHeld()) await keeper.release();
   }
 }
 

@@ -1,0 +1,102 @@
+import { execFile, execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { Node, type NodeCluster } from "../../src/cluster/node.ts";
+import type { Peers } from "../../src/cluster/peers.ts";
+import { parseConfig } from "../../src/config/load.ts";
+import { resolveConfig } from "../../src/config/resolve.ts";
+import { StoreLease } from "../../src/lease/store-lease.ts";
+import { createLog } from "../../src/observe/log.ts";
+import { Metrics } from "../../src/observe/metrics.ts";
+import { DirectoryStore } from "../../src/store/directory.ts";
+
+/** For nodes that follow only the log. */
+const nobody: Peers = {
+  follow: () => undefined,
+  replicas: [],
+  awaitReplica: () => Promise.reject(new Error("nobody")),
+  callSuccessor: () => undefined,
+  attach: () => {
+    throw new Error("only the log is followed");
+  },
+  seed: () => Promise.resolve(false),
+  close: () => Promise.resolve(),
+};
+
+const run = promisify(execFile);
+const SCRIPT = `
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]), isolation_level=None)
+for s in sys.argv[3:]: r = c.execute(s).fetchall()
+print(r)`;
+
+/** Several nodes of one process, each with a directory of its own, around one directory store. */
+export class TestCluster {
+  readonly dir = mkdtempSync(path.join(os.tmpdir(), "sluice-cluster-"));
+  readonly nodes = new Map<string, Node>();
+
+  at(...parts: string[]): string {
+    return path.join(this.dir, ...parts);
+  }
+
+  db(name: string): string {
+    return this.at(name, "app.db");
+  }
+
+  make(name: string, options: Partial<NodeCluster> = {}, dbs = `{ path: ${name}/app.db, store: store }`): Node {
+    const text = `dbs: [ ${dbs} ]\nnode: { name: ${name} }`;
+    const { value, problems } = parseConfig(text, {});
+    if (problems.length > 0) throw new Error(JSON.stringify(problems));
+    const config = resolveConfig(value!, this.at("sluice.yml"), {});
+    if (!("dbs" in config)) throw new Error(JSON.stringify(config));
+    const node = new Node({
+      config,
+      log: createLog({ level: process.env["SLUICE_TEST_LOG"] ?? "fatal" }).child({ node: name }),
+      metrics: new Metrics(),
+      restoreMissing: true,
+      cluster: {
+        nodeId: name,
+        advertise: `http://${name}:1`,
+        candidate: true,
+        register: new StoreLease(new DirectoryStore(this.at("store"))),
+        ttlMs: 2_000,
+        takeoverTimeoutMs: 10_000,
+        handoffTimeoutMs: 10_000,
+        storeOnly: true,
+        hold: () => Promise.resolve(),
+        peers: () => nobody,
+        ...options,
+      },
+    });
+    this.nodes.set(name, node);
+    return node;
+  }
+
+  async stop(name: string): Promise<void> {
+    const node = this.nodes.get(name);
+    this.nodes.delete(name);
+    await node?.stop();
+  }
+
+  async remove(): Promise<void> {
+    for (const name of [...this.nodes.keys()]) await this.stop(name);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  get primary(): string | undefined {
+    return [...this.nodes].find(([, node]) => node.reign !== undefined)?.[0];
+  }
+
+  /** An application of its own process: SQLite's locks belong to processes. */
+  sql(name: string, ...statements: string[]): string {
+    return execFileSync("python3", ["-c", SCRIPT, this.db(name), "10", ...statements], { encoding: "utf8" }).trim();
+  }
+
+  /** The same without blocking this process, which holds the locks. */
+  async sqlBeside(name: string, timeoutSeconds: number, ...statements: string[]): Promise<string> {
+    const args = ["-c", SCRIPT, this.db(name), String(timeoutSeconds), ...statements];
+    return (await run("python3", args, { encoding: "utf8" })).stdout.trim();
+  }
+}
