@@ -1,0 +1,103 @@
+import { spawn } from "node:child_process";
+import { copyFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import Sqlite from "better-sqlite3";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { lacks, sqliteEnvironment, type SqliteVersion } from "../peers/peers.ts";
+import { type RunningApp, scratch, track } from "./apps.ts";
+import { BankSource, recordOf } from "./bank-source.ts";
+import { random, testSeed } from "./random.ts";
+
+let dir: ReturnType<typeof scratch>;
+const running = new Set<RunningApp>();
+let ended = false;
+beforeEach(() => {
+  ended = false;
+  dir = scratch("readers");
+});
+afterEach(async () => {
+  ended = true;
+  for (const app of running) {
+    app.kill();
+    await app.ended;
+  }
+  running.clear();
+  dir.remove();
+});
+
+function start(command: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): RunningApp {
+  const app = track(spawn(command, args.map(String), { env: { ...process.env, ...env } }));
+  running.add(app);
+  void app.ended.finally(() => running.delete(app));
+  return app;
+}
+
+const app = (name: string): string => fileURLToPath(new URL(`../apps/${name}.py`, import.meta.url));
+
+interface Storm {
+  readonly pageSize: number;
+  readonly commits: number;
+  readonly versions: readonly SqliteVersion[];
+  /** Kills the applier after some hundreds of milliseconds, again and again. */
+  readonly kills: boolean;
+}
+
+/** Commits are applied under readers of several SQLite versions, none of which may find anything but a commit. */
+async function storm({ pageSize, commits, versions, kills }: Storm): Promise<{ lives: number; restarts: number }> {
+  const seed = testSeed + pageSize;
+  const rnd = random(seed);
+  const path = dir.path("replica.db");
+  const bank = new BankSource(dir.path("source.db"), pageSize, rnd);
+  copyFileSync(bank.source.path, path);
+  const records = Array.from({ length: commits }, () => recordOf(bank.next()));
+  writeFileSync(dir.path("record"), Buffer.concat(records));
+  const readers = versions.map((version, i) =>
+    start(
+      "python3",
+      [app("follow"), path, "--until", commits, "--seconds", 50, "--seed", seed + i, "--hold", i === 0 ? 0.4 : 0.02],
+      {
+        ...sqliteEnvironment(version),
+      },
+    ),
+  );
+  const applier = fileURLToPath(new URL("applier-process.ts", import.meta.url));
+  let lives = 0;
+  let restarts = 0;
+  while (!ended) {
+    const life = start(process.execPath, [applier, path, dir.path("record"), 1]);
+    lives++;
+    const killer = kills ? setTimeout(() => life.kill(), 350 + rnd() * 500) : undefined;
+    const { code, output } = await life.ended;
+    clearTimeout(killer);
+    if (code !== null) {
+      expect(output).toMatch(/^done/);
+      restarts += Number(output.split(" ")[1]);
+      break;
+    }
+  }
+  for (const [i, reader] of readers.entries()) {
+    expect(await reader.ended, versions[i]).toMatchObject({ code: 0, output: expect.stringMatching(/^ok \d{2,}/) });
+  }
+  const db = new Sqlite(path);
+  try {
+    expect(db.serialize().equals(bank.source.bytes)).toBe(true);
+    expect(db.pragma("integrity_check", { simple: true })).toBe("ok");
+  } finally {
+    db.close();
+    bank.source.close();
+  }
+  return { lives, restarts };
+}
+
+const some: readonly SqliteVersion[] = ["3.14.1", "3.31.1", "3.54.1-debug"];
+const others: readonly SqliteVersion[] = ["3.39.1", "3.50.4", "3.54.1"];
+
+test.skipIf(lacks(...some))(`readers of a replica find commits only (seed ${testSeed})`, async () => {
+  const { restarts } = await storm({ pageSize: 4096, commits: 1500, versions: some, kills: false });
+  expect(restarts).toBeGreaterThan(0);
+});
+
+test.skipIf(lacks(...others))(`the same when the applier is killed again and again (seed ${testSeed})`, async () => {
+  const { lives } = await storm({ pageSize: 1024, commits: 1200, versions: others, kills: true });
+  expect(lives).toBeGreaterThan(2);
+});
