@@ -28,24 +28,31 @@ export const ltxJobs: LtxWork = {
   },
 
   async *encodeSnapshot(snapshot) {
-    let chunks: Uint8Array[] = [];
-    const encoder = new LtxEncoder(snapshotHeader(snapshot), (chunk) => chunks.push(chunk.slice()));
     const { pageSize, pageCount } = snapshot;
     const most = TURN_BYTES / pageSize;
     const pages = Buffer.allocUnsafeSlow(TURN_BYTES);
+    // One buffer for the output of all turns: what is allocated for each would be collected all the time.
+    let out = Buffer.allocUnsafeSlow(2 * TURN_BYTES);
+    let used = 0;
+    const encoder = new LtxEncoder(snapshotHeader(snapshot), (chunk) => {
+      // Only the index is longer.
+      if (used + chunk.length > out.length) out = Buffer.concat([out.subarray(0, used)], used + chunk.length);
+      out.set(chunk, used);
+      used += chunk.length;
+    });
     const lock = lockPage(pageSize);
     for (let first = 1; first <= pageCount; first += most) {
       const count = Math.min(most, pageCount - first + 1);
       await snapshot.read(first, pages.subarray(0, count * pageSize));
       const since = performance.now();
       for (let i = 0; i < count; i++) if (first + i !== lock) encoder.page(first + i, pages, i * pageSize);
-      yield* chunks;
-      chunks = [];
+      if (used > 0) yield out.subarray(0, used);
+      used = 0;
       // Rests for as long as it has worked: applications and other databases have the processor half of the time.
       await sleep(performance.now() - since);
     }
     encoder.finish();
-    yield* chunks;
+    yield out.subarray(0, used);
   },
 };
 

@@ -12,6 +12,6 @@ export interface MergedFile {
 export interface LtxWork {
   /** Merges LTX files, oldest first, into a new one with the header of the last. */
   merge(inputs: readonly string[], output: string, signal: AbortSignal): Promise<MergedFile>;
-  /** The level-9 file of a snapshot, in order. */
+  /** The level-9 file of a snapshot, in order; a part is valid until the next is asked for. */
   encodeSnapshot(snapshot: DatabaseSnapshot): AsyncIterable<Uint8Array>;
 }

@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import type { Stats } from "node:fs";
-import { createReadStream } from "node:fs";
 import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { isSluiceError, SluiceError, systemErrorCode } from "../errors/error.ts";
@@ -252,9 +251,9 @@ async function write(file: string, body: Body, { timestampMs, signal }: PutOptio
   try {
     if (body instanceof Uint8Array) await handle.writeFile(body);
     else {
-      const chunks = "path" in body ? createReadStream(body.path, { highWaterMark: COPY_BYTES }) : body;
+      const chunks = "path" in body ? readThrough(body.path) : body;
       let sizeBytes = 0;
-      for await (const chunk of chunks as AsyncIterable<Uint8Array>) {
+      for await (const chunk of chunks) {
         signal?.throwIfAborted();
         await handle.writeFile(chunk);
         sizeBytes += chunk.length;
@@ -266,6 +265,21 @@ async function write(file: string, body: Body, { timestampMs, signal }: PutOptio
     if (timestampMs !== undefined) await handle.utimes(timestampMs / 1000, timestampMs / 1000);
     await handle.sync();
     return etagOf(await handle.stat());
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The bytes of a file, all in one buffer that is used again and again. */
+async function* readThrough(file: string): AsyncIterable<Uint8Array> {
+  const handle = await open(file, "r");
+  try {
+    const buffer = Buffer.allocUnsafe(COPY_BYTES);
+    for (;;) {
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, null);
+      if (bytesRead === 0) return;
+      yield buffer.subarray(0, bytesRead);
+    }
   } finally {
     await handle.close();
   }

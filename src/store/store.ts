@@ -72,7 +72,10 @@ export interface StoredObject extends ObjectInfo {
   readonly body: AsyncIterable<Uint8Array>;
 }
 
-/** Bytes in memory, a local file (its bytes must not change meanwhile), or a stream of unknown length. */
+/**
+ * Bytes in memory, a local file (its bytes must not change meanwhile), or a stream of unknown length, whose chunks are
+ * valid only until the next is asked for.
+ */
 export type Body = Uint8Array | { readonly path: string; readonly sizeBytes: number } | AsyncIterable<Uint8Array>;
 
 export interface PutOptions {

@@ -219,6 +219,6 @@ async function collect(body: Body): Promise<Uint8Array> {
   if (body instanceof Uint8Array) return body;
   if ("path" in body) return readFile(body.path);
   const chunks: Uint8Array[] = [];
-  for await (const chunk of body) chunks.push(chunk);
+  for await (const chunk of body) chunks.push(Uint8Array.from(chunk));
   return Buffer.concat(chunks);
 }
