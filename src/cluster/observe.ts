@@ -1,5 +1,6 @@
 import { isSluiceError } from "../errors/error.ts";
 import { epochOf, formatPosition, seqOf } from "../ltx/position.ts";
+import { logFailure } from "../observe/failure.ts";
 import type { Logger } from "../observe/log.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
@@ -27,7 +28,7 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
     const code = isSluiceError(error) ? error.code : undefined;
     metrics.errors.inc({ db, code: code ?? "none" });
     emit({ type: "error", db, code, message: error.message });
-    log.error(isSluiceError(error) ? { code, hint: error.hint } : { err: error }, error.message);
+    logFailure(log, error);
   };
   database.on("state", (state) => {
     seen = database.database?.position;
@@ -77,6 +78,9 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
   });
   database.on("log", (event) => {
     switch (event.type) {
+      case "sealed":
+        emit({ type: "seal", db, txid: event.txid, position: formatPosition(event.position), atMs: nowMs() });
+        break;
       case "appended":
         metrics.records.inc(labels);
         metrics.recordBytes.inc(labels, event.sizeBytes);

@@ -11,7 +11,7 @@ export interface StoresOptions {
   readonly metrics: Metrics;
 }
 
-/** One store for each URL of a configuration, opened when it's first asked for; its calls are counted. */
+/** One store for each URL with its settings, opened when it's first asked for; its calls are counted. */
 export class Stores {
   readonly #open = new Map<string, Promise<ObjectStore>>();
   readonly #options: StoresOptions;
@@ -22,10 +22,12 @@ export class Stores {
   }
 
   get({ url, settings }: StoreConfig): Promise<ObjectStore> {
-    let store = this.#open.get(url);
+    // Two databases may name one bucket and have other credentials for it.
+    const key = JSON.stringify([url, Object.entries(settings).toSorted(([a], [b]) => (a < b ? -1 : 1))]);
+    let store = this.#open.get(key);
     if (store === undefined) {
       store = openStore(url, settings).then((opened) => this.#counted(opened));
-      this.#open.set(url, store);
+      this.#open.set(key, store);
     }
     return store;
   }

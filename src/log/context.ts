@@ -7,6 +7,8 @@ import { LogLayout } from "./layout.ts";
 /** Something that happened to a log, for logs, metrics and the event stream. */
 export type LogEvent =
   | { readonly type: "taken-over"; readonly txid: number; readonly position: Position }
+  /** A batch is durable on this disk; again when what waits for the log is sealed anew. */
+  | { readonly type: "sealed"; readonly txid: number; readonly position: Position; readonly sizeBytes: number }
   | {
       readonly type: "appended";
       readonly txid: number;

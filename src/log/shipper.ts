@@ -73,8 +73,10 @@ export class Shipper {
   /** Begins with whatever is captured or sealed already. */
   start(): void {
     const { database } = this.#options;
-    database.onFrozen = (batch) => {
-      this.#sealedAtMs.set(batch.txid, this.#options.context.clock.now());
+    const { context } = this.#options;
+    database.onFrozen = ({ txid, position, sizeBytes }) => {
+      this.#sealedAtMs.set(txid, context.clock.now());
+      context.onEvent({ type: "sealed", txid, position, sizeBytes });
       this.#wake();
     };
     database.onCaptured = () => this.#captured();

@@ -136,6 +136,7 @@ test("events tell of commits and uploads as they happen", async () => {
     if (/event: upload\n/.test(text)) break;
   }
   expect(text).toMatch(/^event: commit\ndata: \{"type":"commit","db":"[^"]+","position":"[0-9a-f]{16}","commits":1,/m);
+  expect(text).toMatch(/^event: seal\ndata: \{"type":"seal","db":"[^"]+","txid":\d+,"position":"[0-9a-f]{16}","atMs":/m);
   await expect.poll(() => node.listenerCount("event")).toBe(0);
 });
 
