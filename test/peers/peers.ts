@@ -14,12 +14,17 @@ export const peers = {
   litestreamFrames: at("bin/litestream-0.5.12"),
   litestreamOld: at("bin/litestream-0.3.13"),
   weed: at("bin/weed"),
-  /** Python with Django and gunicorn. */
+  etcd: at("bin/etcd"),
+  /** A Consul agent. */
+  consul: at("bin/consul"),
+  /** Python with Django, gunicorn and WhiteNoise. */
   django: at("django/bin/python"),
   /** The oldest Django that the integration works with. */
   djangoOld: at("django-old/bin/python"),
   /** The newest, with Flask and Starlette. */
   djangoNew: at("django-new/bin/python"),
+  /** Python with schemas of Kubernetes and Compose. */
+  validators: at("validators/bin/python"),
 } as const;
 
 /** SQLite's versions that Python programs can be run with; all but the last two have the WAL-reset bug. */
