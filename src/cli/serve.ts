@@ -30,7 +30,11 @@ export function serve(
     for (const db of node.paths) if (!owned.has(db) && writeOwner(db, socket)) owned.add(db);
   };
   const runNode: RunNode = {
-    async start(stopping) {
+    get role() {
+      return node.role;
+    },
+    onRole: (listener) => void node.on("role", listener),
+    async start(stopping, holder) {
       await admin.listenOnSocket(socket);
       if (config.node.listen !== undefined) await admin.listen(config.node.listen);
       if (config.metricsListen !== undefined) await admin.listenForMetrics(config.metricsListen);

@@ -1,7 +1,9 @@
 import { EventEmitter } from "node:events";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Config, DbConfig, DirectoryDb } from "../config/config.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { bootMs } from "../lease/boot-clock.ts";
 import { LeaseKeeper } from "../lease/keeper.ts";
 import type { LeaseRegister } from "../lease/lease.ts";
 import { WorkSlots } from "../log/work-slots.ts";
@@ -45,7 +47,8 @@ export interface NodeCluster {
   /** Follow only the log, not the primary. */
   readonly storeOnly: boolean;
   /** Lets the locks of these descriptors live until the application is dead. */
-  readonly hold: (key: string, descriptors: readonly number[]) => Promise<void>;
+  readonly hold: ClusterOptions["hold"];
+  readonly release: ClusterOptions["release"];
   readonly peers: (node: Node) => Peers;
 }
 
@@ -63,6 +66,9 @@ const HEAVY_JOBS = 1;
 const OPEN_AT_ONCE = 8;
 /** A replica that is no further behind can be handed over to. */
 const CLOSE_LAG_MS = 5_000;
+/** How long, in times of the lease's ttl, a start waits for somebody to be primary. */
+const SETTLE_TTLS = 2;
+const SETTLE_POLL_MS = 20;
 
 /**
  * All databases of one process, each with its log. Without other nodes it is always the primary; with them, `Roles` says
@@ -111,6 +117,20 @@ export class Node extends EventEmitter<Events> {
     this.#keeper?.start();
     this.#roles?.start();
     await Promise.all(dbs.map((db) => (db.kind === "file" ? this.#startFile(db) : this.#startDirectory(db))));
+    await this.#roleSettled(stopping);
+  }
+
+  /** Until this node leads, or another does: what the application does first may depend on the role. */
+  async #roleSettled(stopping: AbortSignal | undefined): Promise<void> {
+    const { cluster } = this.#options;
+    if (cluster === undefined) return;
+    const late = AbortSignal.timeout(SETTLE_TTLS * cluster.ttlMs);
+    const signal = stopping === undefined ? late : AbortSignal.any([late, stopping]);
+    while (this.role !== "primary" && !signal.aborted) {
+      const holder = this.#keeper?.holder;
+      if (holder !== undefined && !holder.isSelf && holder.lapsesAtMs > bootMs()) return;
+      await sleep(SETTLE_POLL_MS);
+    }
   }
 
   /** Drains all databases within the configured time; a sentence for each whose last commits are not in the store. */
@@ -277,9 +297,9 @@ export class Node extends EventEmitter<Events> {
   #clusterOptions(): ClusterOptions | undefined {
     const { cluster } = this.#options;
     if (cluster === undefined || this.#peers === undefined) return undefined;
-    const { storeOnly, hold } = cluster;
+    const { storeOnly, hold, release } = cluster;
     const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
-    return { role: leads ? "primary" : "replica", upstream: this.#peers, storeOnly, hold };
+    return { role: leads ? "primary" : "replica", upstream: this.#peers, storeOnly, hold, release };
   }
 
   #makeKeeper({ nodeId, advertise, register, ttlMs }: NodeCluster): LeaseKeeper {

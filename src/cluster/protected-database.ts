@@ -49,6 +49,8 @@ export interface ClusterOptions {
   readonly storeOnly: boolean;
   /** Lets the locks of these descriptors live until the application is dead; called for each opening. */
   readonly hold: (key: string, descriptors: readonly number[]) => Promise<void>;
+  /** These files were closed here: nobody needs to hold them any more. */
+  readonly release: (key: string) => void;
 }
 
 interface Events {
@@ -481,6 +483,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     await this.#replica?.close(options);
     this.#database = undefined;
     this.#replica = undefined;
+    this.#options.cluster?.release(this.path);
   }
 }
 

@@ -1,14 +1,16 @@
 import { constants } from "node:os";
 import type { Logger } from "pino";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
-import { type ExecEntry, findCommand } from "./exec-list.ts";
+import { entriesFor, type ExecEntry, findCommand, type Role } from "./exec-list.ts";
 import type { Command, Exit, Guardian } from "./guardian-client.ts";
 import type { Environment } from "./messages.ts";
 
 export interface ApplicationOptions {
   readonly guardian: Guardian;
-  /** What runs in this role, in order. */
+  /** What runs in any role, in order. */
   readonly entries: readonly ExecEntry[];
+  /** The node's role when the application starts. */
+  readonly role: Role;
   /** The environment of every command. */
   readonly env: Environment;
   /** From the request to stop until what is left is killed. */
@@ -21,18 +23,30 @@ export function exitStatus(exit: Exit): number {
   return exit.code ?? 128 + (exit.signal === null ? 0 : constants.signals[exit.signal]);
 }
 
+/** A command that runs, for the entry that it came from. */
+interface Running {
+  readonly entry: ExecEntry;
+  readonly command: Command;
+  /** Its role is over: that it ends says nothing about the application. */
+  isLeaving: boolean;
+}
+
 /**
  * The application: the commands of the `exec` list, under a guardian.
  *
- * starting: runs the entries in order; one with `wait` to its end, the others go on. Left when all are started, when a
- *   waited one fails, when a long-running one ends, or by `stop`.
+ * starting: runs the role's entries in order; one with `wait` to its end, the others go on. Left when all are started,
+ *   when a waited one fails, when a long-running one ends, or by `stop`.
  * running: until the first long-running command ends, or `stop`. Without a long-running command only `stop` ends it.
+ *   A change of the role stops what runs in the other role only, and starts what runs in the new one only; an entry with
+ *   `wait` runs once in the life of this process.
  * stopping: every command that still runs was sent the signal; SIGKILL to all after the limit. Then the guardian ends
  *   what the commands left behind, within the rest of the limit.
  */
 export class Application {
   readonly #options: ApplicationOptions;
-  readonly #running = new Set<Command>();
+  readonly #running = new Set<Running>();
+  readonly #waited = new Set<ExecEntry>();
+  #changes: Promise<void> = Promise.resolve();
   readonly #stop = Promise.withResolvers<void>();
   /** The first of the long-running commands that ended by itself: its status is the application's. */
   readonly #ended = Promise.withResolvers<number>();
@@ -61,7 +75,7 @@ export class Application {
       status = startStatus(error);
     }
     if (this.#stopSignal === undefined) this.stop("SIGTERM");
-    const [last] = await Promise.all([this.#lastStatus, ...[...this.#running].map(({ exited }) => exited)]);
+    const [last] = await Promise.all([this.#lastStatus, ...[...this.#running].map(({ command }) => command.exited)]);
     await this.#options.guardian.end(Math.max(0, this.#stopEndsMs - Date.now()));
     clearTimeout(this.#killTimer);
     return Number.isNaN(status) ? last : status;
@@ -85,13 +99,44 @@ export class Application {
 
   /** Passes a signal on to every command that runs. */
   forward(name: NodeJS.Signals, group = name === "SIGINT"): void {
-    for (const command of this.#running) command.signal(name, group);
+    for (const { command } of this.#running) command.signal(name, group);
+  }
+
+  /** The node has another role now. What fails to start is logged; the application goes on. */
+  setRole(role: Role): void {
+    this.#changes = this.#changes
+      .then(() => this.#change(role))
+      .catch((error: unknown) => {
+        const fields = isSluiceError(error) ? { code: error.code, hint: error.hint } : { err: error };
+        this.#options.log.error(fields, error instanceof Error ? error.message : String(error));
+      });
+  }
+
+  async #change(role: Role): Promise<void> {
+    const wanted = new Set(entriesFor(role, this.#options.entries));
+    const over = [...this.#running].filter(({ entry }) => !wanted.has(entry));
+    for (const running of over) {
+      running.isLeaving = true;
+      running.command.signal("SIGTERM", false);
+      const kill = setTimeout(() => running.command.signal("SIGKILL", true), this.#options.stopLimitMs);
+      void running.command.exited.then(() => clearTimeout(kill));
+    }
+    await Promise.all(over.map(({ command }) => command.exited));
+    const there = new Set([...this.#running].map(({ entry }) => entry));
+    for (const entry of wanted) {
+      if (this.#stopSignal !== undefined) return;
+      if (there.has(entry) || this.#waited.has(entry)) continue;
+      const { status } = await this.#start(entry);
+      if (!entry.wait) void status.then((value) => this.#ended.resolve(value));
+      else if ((await status) > 0) this.#options.log.error({ code: "SLU-6008" }, `${entry.argv[0]} failed`);
+    }
   }
 
   /** The status, or NaN when the application was stopped. */
   async #runList(): Promise<number> {
     const stopped = this.#stop.promise.then(() => Number.NaN);
-    for (const entry of this.#options.entries) {
+    const { entries, role } = this.#options;
+    for (const entry of entriesFor(role, entries)) {
       if (this.#stopSignal !== undefined) return stopped;
       const { status } = await this.#start(entry);
       if (!entry.wait) {
@@ -109,21 +154,25 @@ export class Application {
     return Promise.race([stopped, this.#ended.promise]);
   }
 
-  async #start({ argv, wait }: ExecEntry): Promise<{ status: Promise<number> }> {
+  async #start(entry: ExecEntry): Promise<{ status: Promise<number> }> {
     const { guardian, env, log } = this.#options;
+    const { argv, wait } = entry;
     findCommand(argv[0] ?? "", env);
+    if (wait) this.#waited.add(entry);
     const command = guardian.run(argv, env);
-    this.#running.add(command);
+    const running: Running = { entry, command, isLeaving: false };
+    this.#running.add(running);
     const pid = await command.started.catch((error: unknown) => {
-      this.#running.delete(command);
+      this.#running.delete(running);
       throw error;
     });
     log.info({ pid, command: argv[0], wait }, "command started");
+    const never = new Promise<number>(() => {});
     const ended = command.exited.then((exit) => {
-      this.#running.delete(command);
+      this.#running.delete(running);
       const status = exitStatus(exit);
       log.info({ pid, status }, "command ended");
-      return status;
+      return running.isLeaving ? never : status;
     });
     this.#lastStatus = ended;
     return { status: ended };

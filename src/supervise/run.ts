@@ -1,20 +1,31 @@
 import { once } from "node:events";
 import { constants } from "node:os";
 import type { Logger } from "pino";
-import { isSluiceError } from "../errors/error.ts";
+import { logFailure } from "../observe/failure.ts";
 import { Application } from "./application.ts";
-import { entriesFor, type ExecEntry, type Role } from "./exec-list.ts";
+import type { ExecEntry, Role } from "./exec-list.ts";
 import { Guardian } from "./guardian-client.ts";
 import { endOldGuardian } from "./guardian-file.ts";
 import type { Environment } from "./messages.ts";
 
+/** Holds open files, and with them their locks, until the application is dead. */
+export interface LockHolder {
+  hold(key: string, descriptors: readonly number[]): Promise<void>;
+  release(key: string): void;
+}
+
 /** The databases of this node, as `run` needs them. */
 export interface RunNode {
+  /** The role now. */
+  readonly role: Role;
+  /** Calls `listener` whenever the role may have changed. */
+  onRole(listener: () => void): void;
   /**
    * Restores what is missing, opens what is there, and replicates from then on. Resolves when the application may
    * start. Rejects when it must not. When `stopping` aborts first, nobody waits for it any more: `stop` comes next.
+   * `holder` keeps locks for as long as any process of the application lives; undefined where there is no application.
    */
-  start(stopping: AbortSignal): Promise<void>;
+  start(stopping: AbortSignal, holder: LockHolder | undefined): Promise<void>;
   /**
    * Drains: captures what is there, appends it, and lets go, within its own limit. Also called after a `start` that
    * failed. Resolves with one sentence for each database whose last commits are not in the store, which names the
@@ -25,7 +36,6 @@ export interface RunNode {
 
 export interface RunOptions {
   readonly node: RunNode;
-  readonly role: Role;
   readonly entries: readonly ExecEntry[];
   /** Where the guardian is noted, so that the next start finds it: beside the databases. */
   readonly guardianFile: string;
@@ -50,7 +60,7 @@ const SAME_SIGNAL_MS = 200;
 /**
  * What `sluice run` does, once the configuration is read: the databases first, then the application, then the drain.
  *
- * preparing: an earlier life's guardian is ended; the node starts. A stop signal ends it without the application.
+ * preparing: an earlier life's guardian is ended, a new one starts, and then the node. A stop signal ends it without the application.
  * running: the application runs under its guardian. Left when it ends, by a stop signal, when the guardian is lost, or
  *   when the node can't go on. Without a command, only the last three.
  * draining: nothing of the application is left; the node drains.
@@ -72,6 +82,8 @@ class Run {
   readonly #options: RunOptions;
   readonly #signals: Signals;
   #failed = false;
+  /** Until the application has it. */
+  #guardian: Guardian | undefined;
 
   constructor(options: RunOptions, signals: Signals) {
     this.#options = options;
@@ -79,10 +91,12 @@ class Run {
   }
 
   async run(): Promise<number> {
-    const { guardianFile, entries, role } = this.#options;
+    const { guardianFile, entries } = this.#options;
     let status = 0;
     try {
       await endOldGuardian(guardianFile);
+      // Before the node: closed gates must be held from before the application starts.
+      if (entries.length > 0) this.#guardian = await Guardian.start(guardianFile);
     } catch (error) {
       // Before the node was touched: another Sluice may be looking after it.
       this.#fail(error);
@@ -90,12 +104,13 @@ class Run {
     }
     try {
       await this.#prepared();
-      const now = entriesFor(role, entries);
-      status = now.length > 0 ? await this.#runCommands(now) : await this.#waitForStop();
+      const guardian = this.#guardian;
+      status = guardian === undefined ? await this.#waitForStop() : await this.#runCommands(guardian);
     } catch (error) {
       if (this.#signals.stopping.aborted) status = this.#signals.status;
       else this.#fail(error);
     }
+    await this.#guardian?.end(0);
     const drained = await this.#drain();
     if (this.#failed) return 1;
     return status === 0 && !drained && entries.length === 0 ? 1 : status;
@@ -104,16 +119,18 @@ class Run {
   /** Until the node is ready, or a stop signal comes: a restore may take long, and `stop` breaks it off. */
   async #prepared(): Promise<void> {
     const { stopping } = this.#signals;
-    const started = this.#options.node.start(stopping);
+    const started = this.#options.node.start(stopping, this.#guardian);
     started.catch(() => {});
     await Promise.race([started, stopping.aborted ? undefined : once(stopping, "abort")]);
     stopping.throwIfAborted();
   }
 
-  async #runCommands(entries: readonly ExecEntry[]): Promise<number> {
-    const { guardianFile, env, log, stopLimitMs = STOP_LIMIT_MS } = this.#options;
-    const guardian = await Guardian.start(guardianFile);
-    const application = new Application({ guardian, entries, env, log, stopLimitMs });
+  async #runCommands(guardian: Guardian): Promise<number> {
+    const { node, entries, env, log, stopLimitMs = STOP_LIMIT_MS } = this.#options;
+    // The application ends it with itself.
+    this.#guardian = undefined;
+    const application = new Application({ guardian, entries, role: node.role, env, log, stopLimitMs });
+    node.onRole(() => application.setRole(node.role));
     void guardian.lost.then((error) => (guardian.closing ? undefined : this.#fail(error)));
     this.#onFatal(() => application.stop("SIGTERM"));
     this.#signals.handle({
@@ -164,8 +181,7 @@ class Run {
 
   #fail(error: unknown): void {
     this.#failed = true;
-    const fields = isSluiceError(error) ? { code: error.code, hint: error.hint } : { err: error };
-    this.#options.log.error(fields, error instanceof Error ? error.message : String(error));
+    logFailure(this.#options.log, error);
   }
 }
 

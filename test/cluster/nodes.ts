@@ -66,6 +66,7 @@ export class TestCluster {
         handoffTimeoutMs: 10_000,
         storeOnly: true,
         hold: () => Promise.resolve(),
+        release: () => undefined,
         peers: () => nobody,
         ...options,
       },

@@ -1,13 +1,13 @@
 /**
  * Sluice's supervision in a process of its own, as `sluice run` uses it, with a node that only notes what is asked of it:
- * `sluice.ts DIR OPTIONS -- CMD ARG…`, notes in DIR/notes. What a test does to this process it can't do to vitest.
+ * `sluice.ts DIR OPTIONS -- CMD ARG…`, notes in DIR/notes. SIGURG changes the role. What a test does to this process it can't do to vitest.
  */
 import { appendFileSync, openSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { pino } from "pino";
-import { execEntries } from "../../src/supervise/exec-list.ts";
+import { execEntries, type Role } from "../../src/supervise/exec-list.ts";
 import { runApplication } from "../../src/supervise/run.ts";
 
 const { values, positionals } = parseArgs({
@@ -26,11 +26,22 @@ const { values, positionals } = parseArgs({
 const [dir = "", ...argv] = positionals;
 const note = (text: string): void => appendFileSync(path.join(dir, "notes"), `${text}\n`);
 const fatal = new AbortController();
+let role: Role = values.role === "replica" ? "replica" : "primary";
 if (values["fatal-after-ms"]) {
   setTimeout(() => fatal.abort(new Error("the store belongs to another writer")), Number(values["fatal-after-ms"]));
 }
 process.exitCode = await runApplication({
   node: {
+    get role() {
+      return role;
+    },
+    onRole: (listener) => {
+      process.on("SIGURG", () => {
+        role = role === "primary" ? "replica" : "primary";
+        note(role);
+        listener();
+      });
+    },
     async start() {
       note("start");
       await delay(Number(values["start-ms"] ?? 0));
@@ -42,7 +53,6 @@ process.exitCode = await runApplication({
       return values.missing === undefined ? [] : [values.missing];
     },
   },
-  role: values.role === "replica" ? "replica" : "primary",
   entries: values.exec
     ? execEntries(JSON.parse(values.exec) as Parameters<typeof execEntries>[0])
     : argv.length > 0

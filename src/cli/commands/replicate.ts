@@ -47,12 +47,11 @@ async function run(config: Config, flags: Flags): Promise<number> {
   return runApplication({
     node: {
       ...served.runNode,
-      async start(stopping) {
-        await served.runNode.start(stopping);
+      async start(stopping, holder) {
+        await served.runNode.start(stopping, holder);
         dropCleanPages();
       },
     },
-    role: "primary",
     entries: flags.exec === undefined ? [] : execEntries([flags.exec]),
     guardianFile: path.join(noteDir(config), "guardian.json"),
     env: process.env,
@@ -63,7 +62,7 @@ async function run(config: Config, flags: Flags): Promise<number> {
 
 async function syncOnce({ node, runNode }: Served): Promise<number> {
   try {
-    await runNode.start(new AbortController().signal);
+    await runNode.start(new AbortController().signal, undefined);
     for (const { path: db, state } of node.databases) {
       if (state === "waiting") throw new SluiceError("SLU-2005", `${db}: there is no database`);
       await node.sync(db, "store", AbortSignal.timeout(24 * 60 * 60_000));

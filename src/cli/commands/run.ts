@@ -55,12 +55,14 @@ async function run(argv: readonly string[], flags: Flags): Promise<number> {
   return runApplication({
     node: {
       ...runNode,
-      async start(stopping) {
-        await runNode.start(stopping);
+      get role() {
+        return runNode.role;
+      },
+      async start(stopping, holder) {
+        await runNode.start(stopping, holder);
         dropCleanPages();
       },
     },
-    role: "primary",
     entries,
     guardianFile: guardianFile(config),
     env: process.env,
