@@ -21,7 +21,7 @@ import { isThere } from "./restore-missing.ts";
 import { Roles, type RoleState } from "./roles.ts";
 import type { NodeEvent, NodeRole, NodeStatus } from "./status.ts";
 import { Stores } from "./stores.ts";
-import { VERSION } from "./version.ts";
+import { VERSION } from "../observe/version.ts";
 
 export interface NodeOptions {
   readonly config: Config;

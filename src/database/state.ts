@@ -4,6 +4,7 @@ import { promisify } from "node:util";
 import { SluiceError } from "../errors/error.ts";
 import { Crc64 } from "../ltx/crc64.ts";
 import { NOTHING, type Position } from "../ltx/position.ts";
+import { VERSION } from "../observe/version.ts";
 import type { WalPlace } from "./capture.ts";
 import type { FrozenBatch, LogState } from "./contract.ts";
 import { makeDirectory, syncDirectory } from "./directories.ts";
@@ -65,6 +66,8 @@ export const emptyState: PersistedState = {
   following: false,
 };
 
+/** Of the document. Raised with every change of what must be in it: no version guesses at what another one meant. */
+const FORMAT = 1;
 /** One of the two places in the file; a state with all its frozen batches fits into it. */
 const SLOT_BYTES = 16 * 1024;
 const HEAD_BYTES = 24;
@@ -75,7 +78,7 @@ const datasync = promisify(fdatasync);
 
 /**
  * The file `state` in a database's state directory: two places of 16 KiB, each with a counter (u64), a length (u64), a
- * CRC-64 of both and of the document, and a JSON document. States are written to them in turn and the newest whole one
+ * CRC-64 of both and of the document, and a JSON document, which also says its format and who wrote it. States are written to them in turn and the newest whole one
  * counts: a write that a kill, a power loss or a full disk breaks off leaves the state before it. One write and one
  * fdatasync are all that a seal costs.
  */
@@ -85,7 +88,7 @@ export class StateFile {
   #counter = 0;
   #state: PersistedState | undefined;
 
-  /** Creates the directory (mode 0700) and reads what is there. Throws SLU-2008 to SLU-2010, SLU-2014. */
+  /** Creates the directory (mode 0700) and reads what is there. Throws SLU-2008 to SLU-2010, SLU-2014, SLU-2024. */
   constructor(dir: string) {
     this.dir = dir;
     try {
@@ -96,11 +99,12 @@ export class StateFile {
     }
     const bytes = Buffer.alloc(2 * SLOT_BYTES);
     const length = readAt(this.#fd, bytes, bytes.length, 0);
-    for (const slot of [0, 1]) {
-      const found = decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES), dir);
-      if (found === undefined || found.counter <= this.#counter) continue;
-      this.#counter = found.counter;
-      this.#state = found.state;
+    const newest = newestOf(bytes, dir);
+    this.#counter = newest?.counter ?? 0;
+    this.#state = newest?.state;
+    if (newest !== undefined && newest.state === undefined) {
+      closeSync(this.#fd);
+      throw new SluiceError("SLU-2024", `${path.join(dir, FILE)} was written by ${newest.writtenBy}; this is ${THIS}`);
     }
     // The first state ever (it goes to the second place) can be broken off; from then on one of the two is whole.
     if (this.#state === undefined && (bytes.readBigUInt64BE(0) !== 0n || bytes.readBigUInt64BE(SLOT_BYTES) > 1n)) {
@@ -169,7 +173,7 @@ export class StateFile {
   }
 }
 
-/** What the state file says, without a change to it; undefined when there's none. For other processes. */
+/** What the state file says, without a change to it; undefined when there's none of this format. For other processes. */
 export function peekState(dir: string): PersistedState | undefined {
   let bytes: Buffer;
   try {
@@ -178,13 +182,30 @@ export function peekState(dir: string): PersistedState | undefined {
     return undefined;
   }
   if (bytes.length < 2 * SLOT_BYTES) return undefined;
+  return newestOf(bytes, dir)?.state;
+}
+
+interface Found {
+  readonly counter: number;
+  /** Undefined for a document of another format. */
+  readonly state: PersistedState | undefined;
+  readonly writtenBy: string;
+}
+
+function newestOf(bytes: Buffer, dir: string): Found | undefined {
   const slots = [0, 1].map((slot) => decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES), dir));
-  return slots.filter((slot) => slot !== undefined).toSorted((a, b) => b.counter - a.counter)[0]?.state;
+  return slots.filter((slot) => slot !== undefined).toSorted((a, b) => b.counter - a.counter)[0];
+}
+
+const THIS = named(VERSION, FORMAT);
+
+function named(version: unknown, format: unknown): string {
+  return `Sluice ${typeof version === "string" ? version : "of a development version"} (state format ${Number(format ?? 0)})`;
 }
 
 /** Without the paths of frozen batches: the directory may be moved, and long ones would not fit. */
 function encodeSlot(counter: number, state: PersistedState): Buffer {
-  const document = JSON.stringify(state, (key, value: unknown) => {
+  const document = JSON.stringify({ format: FORMAT, version: VERSION, ...state }, (key, value: unknown) => {
     if (key === "path") return undefined;
     return typeof value === "bigint" ? `0x${value.toString(16)}` : value;
   });
@@ -198,17 +219,19 @@ function encodeSlot(counter: number, state: PersistedState): Buffer {
   return slot;
 }
 
-function decodeSlot(slot: Buffer, dir: string): { counter: number; state: PersistedState } | undefined {
+function decodeSlot(slot: Buffer, dir: string): Found | undefined {
   const counter = Number(slot.readBigUInt64BE(0));
   const length = Number(slot.readBigUInt64BE(8));
   if (counter === 0 || length > SLOT_BYTES - HEAD_BYTES) return undefined;
   const whole = slot.subarray(0, HEAD_BYTES + length);
   if (crcOf(whole) !== whole.readBigUInt64BE(16)) return undefined;
-  const state = JSON.parse(whole.toString("utf8", HEAD_BYTES), (key, value: unknown) =>
+  const { format, version, ...state } = JSON.parse(whole.toString("utf8", HEAD_BYTES), (key, value: unknown) =>
     typeof value === "string" && U64_KEYS.has(key) ? BigInt(value) : value,
-  ) as PersistedState;
+  ) as PersistedState & { readonly format?: unknown; readonly version?: unknown };
+  const writtenBy = named(version, format);
+  if (format !== FORMAT) return { counter, state: undefined, writtenBy };
   const frozen = state.frozen.map((batch) => ({ ...batch, path: sealedPath(dir, batch.txid) }));
-  return { counter, state: { ...state, frozen } };
+  return { counter, state: { ...state, frozen }, writtenBy };
 }
 
 /** Of everything in a slot but the checksum itself. */

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { emptyState, type PersistedState, peekState, StateFile } from "../../src/database/state.ts";
 import { sealedPath } from "../../src/database/seal.ts";
+import { Crc64 } from "../../src/ltx/crc64.ts";
 import { scratch } from "./apps.ts";
 
 let dir: ReturnType<typeof scratch>;
@@ -77,6 +78,36 @@ test("nobody else may look into the directory; there is no state before the firs
   expect(read()).toBe(undefined);
   expect(statSync(stateDir).mode & 0o777).toBe(0o700);
   expect(statSync(file()).mode & 0o777).toBe(0o600);
+});
+
+test("a state of another format is refused with the version that wrote it, and stays as it is", async () => {
+  await write({ ...emptyState, sealedTxid: 1 });
+  // Both places; the checksum is made anew.
+  const rewritten = (change: (document: string) => string): Buffer => {
+    const bytes = readFileSync(file());
+    const slot = bytes.subarray(16 * 1024);
+    const json = Buffer.from(change(slot.toString("utf8", 24, 24 + Number(slot.readBigUInt64BE(8)))));
+    slot.writeBigUInt64BE(BigInt(json.length), 8);
+    json.copy(slot, 24);
+    slot.writeBigUInt64BE(
+      new Crc64()
+        .update(slot, 0, 16)
+        .update(slot, 24, 24 + json.length)
+        .value(),
+      16,
+    );
+    return bytes;
+  };
+  const newer = rewritten((text) => text.replace(/"format":1,"version":"[^"]+"/, '"format":9,"version":"7.0.1"'));
+  writeFileSync(file(), newer);
+  expect(read).toThrow(/was written by Sluice 7\.0\.1 \(state format 9\); this is Sluice \d[^ ]* \(state format 1\)/);
+  expect(peekState(stateDir)).toBe(undefined);
+  expect(readFileSync(file()).equals(newer)).toBe(true);
+  writeFileSync(
+    file(),
+    rewritten((text) => text.replace(/"format":9,"version":"7.0.1",/, "")),
+  );
+  expect(read).toThrow(/development version \(state format 0\)/);
 });
 
 test("a write that is broken off at any byte leaves the state before it", async () => {

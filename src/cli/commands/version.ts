@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { VERSION } from "../../cluster/version.ts";
+import { VERSION } from "../../observe/version.ts";
 import { jsonOption } from "../options.ts";
 
 export function command(): Command {

@@ -157,4 +157,12 @@ export const databaseCodes = {
     normal: "After a power loss on a replica.",
     remedy: "Nothing: the copy is compared with the primary, or restored from the log.",
   },
+  "SLU-2024": {
+    title: "The state of a database was written by another version",
+    meaning:
+      "The file `state` in the database's `.NAME-sluice` directory has a format that this version of Sluice doesn't know. The message names both. Nothing was changed.",
+    normal: "After an upgrade over a version whose format is no longer read, and after going back to an older one.",
+    remedy:
+      "Start the version that wrote it and stop it cleanly, so that everything is in the store. Then move the `.NAME-sluice` directory away and start this one with `--adopt`: the log is restored, and the file that is there goes to the quarantine.",
+  },
 } as const;
