@@ -1,7 +1,7 @@
 import { fstatSync } from "node:fs";
 import { SluiceError } from "../errors/error.ts";
 import { osPageBytes } from "../sqlite/os-page.ts";
-import { WAL_INDEX_BLOCK_BYTES, type WalIndexHeader } from "../sqlite/wal-index.ts";
+import { WAL_INDEX_BLOCK_BYTES, WalIndexHeader } from "../sqlite/wal-index.ts";
 import {
   blockOf,
   frameBefore,
@@ -41,10 +41,7 @@ export class SharedIndex {
   #changes = 0;
   /** The published header that the block is known to agree with: of `published`, until the next `begin`. */
   #isKnown = false;
-  #change = 0;
-  #mxFrame = 0;
-  #salt1 = 0;
-  #salt2 = 0;
+  readonly #published = new WalIndexHeader();
 
   /** `mapBytes`: the file grows by as much as SQLite maps at once (os_unix.c, `unixShmRegionPerMap`). */
   constructor(files: DatabaseFiles, mapBytes = Math.max(WAL_INDEX_BLOCK_BYTES, osPageBytes())) {
@@ -59,7 +56,7 @@ export class SharedIndex {
    */
   begin(header: WalIndexHeader): void {
     const { mxFrame } = header;
-    const isKnown = this.#isKnown && this.#isThat(header);
+    const isKnown = this.#isKnown && this.#published.isSame(header);
     this.#isKnown = false;
     this.#frame = this.#written = mxFrame;
     this.#forgetChanges();
@@ -96,19 +93,7 @@ export class SharedIndex {
   published(header: WalIndexHeader): void {
     this.#isKnown = true;
     this.#isLive = true;
-    this.#change = header.change;
-    this.#mxFrame = header.mxFrame;
-    this.#salt1 = header.salt1;
-    this.#salt2 = header.salt2;
-  }
-
-  #isThat(header: WalIndexHeader): boolean {
-    return (
-      this.#change === header.change &&
-      this.#mxFrame === header.mxFrame &&
-      this.#salt1 === header.salt1 &&
-      this.#salt2 === header.salt2
-    );
+    this.#published.assign(header);
   }
 
   /** Reads a block, and clears in memory and file what lies past `place`. False when the block is damaged. */

@@ -1,5 +1,6 @@
 import { randomFillSync } from "node:crypto";
-import { fdatasyncSync } from "node:fs";
+import { fdatasync, fdatasyncSync } from "node:fs";
+import { promisify } from "node:util";
 import { SluiceError } from "../errors/error.ts";
 import {
   bigEndianValue,
@@ -16,6 +17,8 @@ import { type DatabaseFiles, fileError } from "./files.ts";
 import { readAt, SHARED_BUFFER_BYTES, sharedBuffer, writeAt } from "./io.ts";
 import { SharedIndex } from "./shared-index.ts";
 
+const datasync = promisify(fdatasync);
+
 /** A commit that `WalWriter` has published: its last frame, and that frame's cumulative checksum. */
 export interface PublishedCommit {
   readonly frame: number;
@@ -28,8 +31,8 @@ export interface PublishedCommit {
  * `walIndexWriteHdr`). Readers in other processes see a commit when the header of the wal-index is written, which is
  * one write; until then its frames and index entries are nobody's, and the next try writes over them.
  *
- *     idle ── begin ─► open ── append … ─► full ── publish ─► idle
- *                        └──────────────────┴─ abort, or an error and then abort ─► idle
+ *     idle ── (prepare) ── begin ─► open ── append … ─► full ── publish ─► idle
+ *                                   └──────────────────┴─ abort, or an error and then abort ─► idle
  *
  * The caller holds the end of the WAL: the gate is closed, and `HeldLocks.beginChange` was called. A writer is made
  * when the gate is closed, and made anew when it was open since. Everything is synchronous; nothing is allocated for a
@@ -46,7 +49,9 @@ export class WalWriter {
   readonly #header = new WalIndexHeader();
   readonly #now = new WalIndexHeader();
   readonly #sum = new WalChecksum();
-  #state: "idle" | "open" | "failed" = "idle";
+  #state: "idle" | "preparing" | "open" | "failed" = "idle";
+  /** The WAL's header is written and synced, for the wal-index header `#before`. */
+  #isPrepared = false;
   /** The last frame of the change. */
   #last = 0;
   #frame = 0;
@@ -56,6 +61,25 @@ export class WalWriter {
     this.#pageSize = pageSize;
     this.#frameBytes = FRAME_HEADER_BYTES + pageSize;
     this.#index = new SharedIndex(files);
+  }
+
+  /**
+   * Right after a restart of the WAL, writes its header and syncs it off the event loop, so that `begin` needs not do it.
+   * Resolves at once otherwise. SLU-2008 to SLU-2010 for system errors.
+   */
+  async prepare(header: WalIndexHeader): Promise<void> {
+    if (this.#state !== "idle") throw this.#misused(`prepares while the writer is ${this.#state}`);
+    if (header.mxFrame > 0) return;
+    this.#state = "preparing";
+    try {
+      this.#writeHeader(header);
+      await datasync(this.#files.wal);
+      this.#isPrepared = true;
+    } catch (error) {
+      throw fileError(error, this.#files.walPath, "begin of the WAL");
+    } finally {
+      this.#state = "idle";
+    }
   }
 
   /**
@@ -71,20 +95,25 @@ export class WalWriter {
     if (header.mxFrame > 0 && header.pageSize !== this.#pageSize) {
       throw this.#misused(`the WAL has pages of ${header.pageSize} bytes, not ${this.#pageSize}`);
     }
-    this.#before.assign(header);
-    this.#header.assign(header);
-    this.#header.pageCount = pageCount;
-    this.#header.pageSize = this.#pageSize;
-    this.#header.change = (header.change + 1) >>> 0;
-    this.#header.mxFrame = this.#last = header.mxFrame + pages;
-    this.#frame = header.mxFrame;
+    const isPrepared = this.#isPrepared && this.#before.isSame(header);
+    this.#isPrepared = false;
     try {
-      if (header.mxFrame === 0) this.#writeHeader();
-      else this.#sum.set(header.frameSum1, header.frameSum2);
+      if (header.mxFrame > 0) {
+        this.#header.assign(header);
+        this.#sum.set(header.frameSum1, header.frameSum2);
+      } else if (!isPrepared) {
+        this.#writeHeader(header);
+        fdatasyncSync(this.#files.wal);
+      }
       this.#index.begin(header);
     } catch (error) {
       throw fileError(error, this.#files.path, "begin of a change");
     }
+    this.#before.assign(header);
+    this.#header.pageCount = pageCount;
+    this.#header.change = (header.change + 1) >>> 0;
+    this.#header.mxFrame = this.#last = header.mxFrame + pages;
+    this.#frame = header.mxFrame;
     this.#state = "open";
   }
 
@@ -92,19 +121,21 @@ export class WalWriter {
    * Whoever writes frame 1 draws the salts, as in `walFrames`: anew for each try, so that frames of one that failed never
    * continue those of the next.
    */
-  #writeHeader(): void {
+  #writeHeader(before: WalIndexHeader): void {
     const { wal } = this.#files;
     const { bytes, words } = sharedBuffer();
     const old = readAt(wal, bytes, WAL_HEADER_BYTES, 0) === WAL_HEADER_BYTES ? parseWalHeader(words) : undefined;
-    const [salt1, salt2] = randomFillSync(new Int32Array(2)) as unknown as [number, number];
     const header = this.#header;
-    if (header.salt1 === 0) header.salt1 = salt1;
-    header.salt2 = salt2;
+    this.#before.assign(before);
+    header.assign(before);
+    header.pageSize = this.#pageSize;
     header.bigEndian = false;
+    if (header.salt1 === 0) header.salt1 = randomWord();
+    header.salt2 = randomWord();
     const sequence = ((old?.sequence ?? -1) + 1) >>> 0;
-    putWalHeader(words, { pageSize: this.#pageSize, sequence, salt1: header.salt1, salt2 }, this.#sum);
+    const { pageSize, salt1, salt2 } = header;
+    putWalHeader(words, { pageSize, sequence, salt1, salt2 }, this.#sum);
     writeAt(wal, bytes, 0, WAL_HEADER_BYTES, 0);
-    fdatasyncSync(wal);
   }
 
   /**
@@ -177,18 +208,21 @@ export class WalWriter {
     const length = readAt(shm, image.bytes, WAL_INDEX_HEADER_BYTES, 0);
     if (length === WAL_INDEX_HEADER_BYTES && image.isWhole) {
       image.parse(0, now);
-      const before = this.#before;
-      if (now.change === before.change && now.mxFrame === before.mxFrame && now.sameGeneration(before)) return;
+      if (now.isSame(this.#before)) return;
     }
     throw new SluiceError("SLU-2007", `${path}: somebody wrote to the wal-index while the gate was closed`);
   }
 
   /** Forgets a change that wasn't published. Harmless when there is none. */
   abort(): void {
-    this.#state = "idle";
+    if (this.#state !== "preparing") this.#state = "idle";
   }
 
   #misused(what: string): SluiceError {
     return new SluiceError("SLU-2000", `${this.#files.path}: ${what}`);
   }
+}
+
+function randomWord(): number {
+  return randomFillSync(new Int32Array(1))[0]!;
 }

@@ -53,6 +53,11 @@ export class WalIndexHeader {
     this.salt2 = other.salt2;
   }
 
+  /** Whether no commit or restart lies between the two. */
+  isSame(other: WalIndexHeader): boolean {
+    return this.change === other.change && this.mxFrame === other.mxFrame && this.sameGeneration(other);
+  }
+
   sameGeneration(other: { readonly salt1: number; readonly salt2: number }): boolean {
     return this.salt1 === other.salt1 && this.salt2 === other.salt2;
   }

@@ -1,3 +1,4 @@
+import { fstatSync } from "node:fs";
 import { Backfill, PASS_FRAMES } from "../../src/database/backfill.ts";
 import { Capture, type CommitSink } from "../../src/database/capture.ts";
 import { FrameList } from "../../src/database/frame-list.ts";
@@ -14,6 +15,8 @@ export class LiveReplica implements CommitSink {
   readonly backfill: Backfill;
   readonly #restart: WalRestart;
   readonly writer: WalWriter;
+  /** Whether the header of a new WAL is written by `prepare`, and not by `begin`. */
+  isPreparing = false;
   commits = 0;
 
   /** Opens with the gate closed, repairs what a kill left, and reads the WAL. */
@@ -30,7 +33,7 @@ export class LiveReplica implements CommitSink {
     this.#opened = opened;
     const { files, locks, pageSize } = opened;
     const frames = new FrameList();
-    const capture = new Capture(files, pageSize, 0, frames, this);
+    const capture = new Capture(files, pageSize, fstatSync(files.db).size / pageSize, frames, this);
     const backfill = new Backfill(files, pageSize, frames);
     this.capture = capture;
     this.backfill = backfill;
@@ -61,6 +64,7 @@ export class LiveReplica implements CommitSink {
   async append({ numbers, content, pageCount }: PageSet, chunk = 64, stop = Number.POSITIVE_INFINITY): Promise<void> {
     await this.locks.beginChange();
     this.look();
+    if (this.isPreparing) await this.writer.prepare(this.capture.header);
     this.writer.begin(this.capture.header, numbers.length, pageCount);
     for (let i = 0; i < Math.min(stop, numbers.length); i += chunk) {
       const end = Math.min(i + chunk, stop, numbers.length);

@@ -10,13 +10,13 @@ import { random, testSeed } from "./random.ts";
 
 let dir: ReturnType<typeof scratch>;
 const running = new Set<RunningApp>();
-let ended = false;
+let over = new AbortController();
 beforeEach(() => {
-  ended = false;
+  over = new AbortController();
   dir = scratch("readers");
 });
 afterEach(async () => {
-  ended = true;
+  over.abort();
   for (const app of running) {
     app.kill();
     await app.ended;
@@ -63,7 +63,7 @@ async function storm({ pageSize, commits, versions, kills }: Storm): Promise<{ l
   const applier = fileURLToPath(new URL("applier-process.ts", import.meta.url));
   let lives = 0;
   let restarts = 0;
-  while (!ended) {
+  while (!over.signal.aborted) {
     const life = start(process.execPath, [applier, path, dir.path("record"), 1]);
     lives++;
     const killer = kills ? setTimeout(() => life.kill(), 350 + rnd() * 500) : undefined;
