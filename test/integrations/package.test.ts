@@ -1,22 +1,17 @@
 import { execFile } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { installInto, tsc } from "./installed.ts";
 
 const run = promisify(execFile);
-const root = path.resolve(import.meta.dirname, "../..");
-const tsc = path.join(root, "node_modules/.bin/tsc");
 let project: string;
 
 beforeAll(async () => {
   project = mkdtempSync(path.join(os.tmpdir(), "sluice-package-"));
-  const installed = path.join(project, "node_modules/sluice");
-  mkdirSync(installed, { recursive: true });
-  await run(tsc, ["-p", path.join(root, "tsconfig.build.json"), "--outDir", path.join(installed, "dist")]);
-  cpSync(path.join(root, "package.json"), path.join(installed, "package.json"));
-  symlinkSync(path.join(root, "node_modules/@types"), path.join(project, "node_modules/@types"));
+  await installInto(project, "@types");
 });
 afterAll(() => rmSync(project, { recursive: true }));
 
