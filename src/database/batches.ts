@@ -109,6 +109,16 @@ export class Batches implements Books {
     return this.#state;
   }
 
+  /** Of the last sealed state; not to be changed. */
+  get sums(): PageSums {
+    return this.#sums;
+  }
+
+  /** Everything captured is in a sealed batch. */
+  get isSealed(): boolean {
+    return this.#open.isEmpty && !this.#claiming;
+  }
+
   get canSeal(): boolean {
     return this.#begun && !this.#claiming;
   }

@@ -20,6 +20,16 @@ export interface CommitSink {
   commit(frames: FrameList, first: number, last: number, sizeBefore: number, sizeAfter: number): void;
 }
 
+/** Sees every frame while it is read anyway. Nothing is to be allocated for a frame. */
+export interface CaptureTap {
+  /** The page of the next frame is in `bytes` from byte `from` on; its commit may end later. */
+  frame(page: number, bytes: Uint8Array, from: number): void;
+  /** Frames `first` … `last`, which came since the last commit, are one. */
+  commit(first: number, last: number, sizeBefore: number, sizeAfter: number): void;
+  /** The WAL begins anew. */
+  restarted(): void;
+}
+
 /** A place in the WAL: a generation, a commit's last frame in it, and the cumulative checksum of that frame. */
 export interface WalPlace {
   readonly salt1: number;
@@ -63,6 +73,8 @@ export class Capture {
   #size: number;
   #unsummed = 0;
   #lost: SluiceError | undefined;
+  /** Set between commits only: it sees whole commits. */
+  tap: CaptureTap | undefined;
 
   /** `size`: pages in the database before the first frame. */
   constructor(files: DatabaseFiles, pageSize: number, size: number, frames: FrameList, sink: CommitSink) {
@@ -160,7 +172,7 @@ export class Capture {
         throw fileError(error, this.#files.walPath, "read");
       }
       if (read < length) throw this.#fail("SLU-2007", `${this.#files.walPath} ends before frame ${end}`);
-      for (let i = 0; i < count; i++) this.#accept(words, (i * this.#frameBytes) / 4);
+      for (let i = 0; i < count; i++) this.#accept(bytes, words, i * this.#frameBytes);
       budget -= length;
     }
     if (this.#frame !== end) throw this.#fail("SLU-2007", `no commit ends at frame ${end}`);
@@ -201,13 +213,14 @@ export class Capture {
     }
   }
 
-  #accept(words: Int32Array, at: number): void {
+  #accept(bytes: Uint8Array, words: Int32Array, at: number): void {
     const scanner = this.#scanner;
-    if (!scanner.next(words, at)) {
+    if (!scanner.next(words, at / 4)) {
       throw this.#fail("SLU-2007", `frame ${this.#scanned + 1} is not what the WAL's checksums say`);
     }
     this.#scanned++;
     this.#frames.push(scanner.page);
+    this.tap?.frame(scanner.page, bytes, at + FRAME_HEADER_BYTES);
     if (scanner.isUnsummed && this.#unsummed === 0) this.#unsummed = this.#scanned;
     if (scanner.commitSize === 0) return;
     const first = this.#frame + 1;
@@ -216,6 +229,7 @@ export class Capture {
     this.#size = scanner.commitSize;
     this.#sum1 = scanner.sum.s1;
     this.#sum2 = scanner.sum.s2;
+    this.tap?.commit(first, this.#frame, before, this.#size);
     this.#sink.commit(this.#frames, first, this.#frame, before, this.#size);
   }
 
@@ -229,6 +243,7 @@ export class Capture {
     this.#scanned = 0;
     this.#unsummed = 0;
     this.#salt1 = this.#salt2 = this.#sum1 = this.#sum2 = 0;
+    this.tap?.restarted();
   }
 
   /** Stops capture for good: whatever is read from now on is not the history that was captured. */

@@ -3,11 +3,14 @@ import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
 import type { Position } from "../ltx/position.ts";
 import type { Batches } from "./batches.ts";
+import { Feed } from "./commit-feed.ts";
 import type { DatabaseSnapshot, FrozenBatch, LoggedDatabase, LogState } from "./contract.ts";
 import type { DatabaseEvent } from "./events.ts";
 import { fileMark, isSameMark } from "./files.ts";
 import { Followed } from "./followed.ts";
 import type { LiveWal } from "./live-wal.ts";
+import type { ResyncSource } from "./replication.ts";
+import { resyncSource } from "./resync-source.ts";
 import { toBatches } from "./roles.ts";
 import { Snapshots } from "./snapshots.ts";
 import { type DatabaseOptions, start, type Started } from "./starting.ts";
@@ -44,6 +47,7 @@ export class Database implements LoggedDatabase {
   readonly #snapshots: Snapshots;
   readonly #queue: WorkQueue;
   readonly #onEvent: (event: DatabaseEvent) => void;
+  #feed: Feed | undefined;
   #closed = false;
 
   /**
@@ -79,6 +83,7 @@ export class Database implements LoggedDatabase {
     batches.onFrozen = (batch) => this.onFrozen(batch);
     parts.owner.live(batches, () => {
       this.#snapshots.check();
+      this.#feed?.moved();
       this.onCaptured(batches.position);
     });
   }
@@ -168,6 +173,31 @@ export class Database implements LoggedDatabase {
     });
   }
 
+  /**
+   * The commits from now on, for replicas. To be asked for after `begin`, while the gate is closed: everything captured is
+   * sealed then. Throws SLU-2000 otherwise.
+   */
+  feed(): Feed {
+    this.#assertOpen();
+    if (this.#feed !== undefined) return this.#feed;
+    if (!this.#batches.isSealed)
+      throw new SluiceError("SLU-2000", `${this.path}: a feed behind commits that aren't sealed`);
+    this.#feed = new Feed(this.#wal, () => this.position, this.#batches.sums.copy());
+    this.#wal.capture.tap = this.#feed;
+    return this.#feed;
+  }
+
+  /** A consistent picture for a replica that compares itself with it; bounded as `snapshot` is. */
+  resyncSource(): Promise<ResyncSource> {
+    return this.#run(async () => {
+      await this.#settle();
+      const snapshot = await this.#snapshots.take();
+      const { confirmed } = this.#batches.state;
+      const record = { ...confirmed, epoch: this.#batches.state.epoch };
+      return resyncSource(snapshot, this.#batches.sums.words.slice(), record);
+    });
+  }
+
   /** Captures to the present end, and waits until every frame that is captured has its checksum. */
   async #settle(): Promise<void> {
     this.#wal.captureNow();
@@ -201,6 +231,7 @@ export class Database implements LoggedDatabase {
     if (!this.isGateClosed) throw new SluiceError("SLU-2000", `${this.path} is handed over with an open gate`);
     await this.#run(() => this.#settle());
     this.#closed = true;
+    this.#wal.capture.tap = undefined;
     this.#snapshots.abort("the node steps down");
     await this.#queue.idle();
     return { ...this.#parts, books: this.#batches };

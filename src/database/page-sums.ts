@@ -20,6 +20,11 @@ export class PageSums {
     }
   }
 
+  /** Another table with the same sums. */
+  copy(): PageSums {
+    return new PageSums(this.words.slice(), this.#count);
+  }
+
   /** Pages in the database. */
   get count(): number {
     return this.#count;
