@@ -3,6 +3,7 @@ import path from "node:path";
 import type { DatabaseStatus, NodeStatus } from "../cluster/status.ts";
 import type { DirectoryDb } from "../config/config.ts";
 import { stateDirOf } from "../database/database.ts";
+import { quarantineSize } from "../database/quarantined.ts";
 import { peekState } from "../database/state.ts";
 import { isSluiceError } from "../errors/error.ts";
 import { LogLayout } from "../log/layout.ts";
@@ -94,6 +95,7 @@ async function atRest({ path: file, openLog }: Wanted): Promise<ReportedDatabase
     },
     storeLagMs: undefined,
     frozen: state?.frozen.length,
+    quarantined: quarantineSize(stateDirOf(file)),
     ...log,
   };
 }

@@ -11,6 +11,7 @@ const COMMANDS: readonly [name: string, summary: string][] = [
   ["ltx", "list the files of a log"],
   ["sync", "wait until what is committed now is durable"],
   ["verify", "restore to a scratch file and check it"],
+  ["quarantine", "show and bring back commits that left a database's history"],
   ["config", "check, explain or convert a configuration"],
   ["version", "print the version"],
 ];
@@ -25,6 +26,7 @@ const LOADERS: Readonly<Record<string, () => Promise<{ command: () => Command }>
   ltx: () => import("./commands/ltx.ts"),
   sync: () => import("./commands/sync.ts"),
   verify: () => import("./commands/verify.ts"),
+  quarantine: () => import("./commands/quarantine.ts"),
   config: () => import("./commands/config.ts"),
   version: () => import("./commands/version.ts"),
 };

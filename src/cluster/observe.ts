@@ -46,7 +46,14 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
     emit({ type: "commit", db, position: formatPosition(position), commits, atMs: nowMs() });
   });
   database.on("restored", ({ txid, elapsedMs }) => log.info({ txid: txid.toString(16), elapsedMs }, "restored"));
-  database.on("adopted", (where) => log.warn({ where }, "the database went to the quarantine; the log's is restored"));
+  const quarantined = (where: string, pages: number | undefined): void => {
+    metrics.quarantined.inc(labels);
+    emit({ type: "quarantined", db, where, pages });
+  };
+  database.on("adopted", (where) => {
+    quarantined(where, undefined);
+    log.warn({ where }, "the database went to the quarantine; the log's is restored");
+  });
   database.on("refused", fail);
   database.on("failed", fail);
   database.on("database", (event) => {
@@ -70,7 +77,8 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
         log.info({ how: event.how, detail: event.detail }, "recovered");
         break;
       case "quarantined":
-        log.warn({ pages: event.pages, where: event.path }, "pages went to the quarantine");
+        quarantined(event.path, event.pages);
+        log.warn({ pages: event.pages, where: event.path }, "commits that left the history went to the quarantine");
         break;
       default:
         log.debug({ event: event.type }, "database");
@@ -122,6 +130,8 @@ export function updateGauges(metrics: Metrics, databases: Iterable<ProtectedData
     const labels = { db };
     metrics.failed.set(labels, state === "failed" ? 1 : 0);
     metrics.databaseBytes.set(labels, status.sizeBytes ?? 0);
+    metrics.quarantineEntries.set(labels, status.quarantined.entries);
+    metrics.quarantineBytes.set(labels, status.quarantined.bytes);
     const verified = verifiedAtMs(db);
     if (verified !== undefined) metrics.verifiedAge.set(labels, (Date.now() - verified) / 1000);
     if (database === undefined) continue;

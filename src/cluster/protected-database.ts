@@ -3,6 +3,7 @@ import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
 import type { DatabaseEvent } from "../database/events.ts";
+import { QuarantineWatch } from "../database/quarantined.ts";
 import { Replica } from "../database/replica.ts";
 import type { Started } from "../database/starting.ts";
 import { peekState } from "../database/state.ts";
@@ -11,6 +12,7 @@ import { logContext, type LogContext, type LogEvent, untilAnswered } from "../lo
 import { listLog } from "../log/listing.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { placeLog } from "../log/place.ts";
+import type { Restored } from "../log/restore.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
 import { formatPosition, type Position } from "../ltx/position.ts";
@@ -105,6 +107,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   readonly #options: ProtectedOptions;
   readonly #abort = new AbortController();
   readonly #context: LogContext;
+  readonly #quarantine: QuarantineWatch;
   #role: NodeRole;
   /** Aborted when the role changes. */
   #turn = new AbortController();
@@ -127,6 +130,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     this.path = options.path;
     this.name = options.name;
     this.#options = options;
+    this.#quarantine = new QuarantineWatch(stateDirOf(options.path));
     this.#role = options.cluster?.role ?? "primary";
     this.#context = logContext(options.store, {
       prefix: options.prefix,
@@ -215,6 +219,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       },
       storeLagMs: shipped && (shipped.behindSinceMs === undefined ? 0 : Date.now() - shipped.behindSinceMs),
       frozen: this.#database?.frozen.length,
+      quarantined: this.#quarantine.size,
     };
   }
 
@@ -311,12 +316,12 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   /** Until there is a file. */
   async #bring(ready: PromiseWithResolvers<void>, turn: AbortSignal): Promise<void> {
     if (isThere(this.path)) return;
-    const { store, prefix, cluster } = this.#options;
+    const { cluster } = this.#options;
     // A file that goes while an application runs was deleted by somebody: what comes in its place is waited for.
-    const restores = !this.#hasBeenThere && (this.#options.restoreMissing || this.#options.adopt);
-    while (restores || this.#adopted || this.#role === "replica") {
+    const wanted = (): boolean => !this.#hasBeenThere && (this.#options.restoreMissing || this.#options.adopt);
+    while (wanted() || this.#adopted || this.#role === "replica") {
       this.#enter("restoring");
-      const restored = await restoreMissing({ path: this.path, store, prefix, signal: turn });
+      const restored = await this.#restore(turn);
       this.#adopted = false;
       if (restored !== undefined) {
         this.emit("restored", restored);
@@ -331,6 +336,13 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     ready.resolve();
     this.#reached.resolve();
     while (!isThere(this.path)) await sleep(POLL_MS, undefined, { signal: turn });
+  }
+
+  #restore(signal: AbortSignal): Promise<Restored | undefined> {
+    const { store, prefix } = this.#options;
+    const onQuarantined = (where: string): void =>
+      void this.emit("database", { type: "quarantined", path: where, pages: undefined });
+    return restoreMissing({ path: this.path, store, prefix, signal, onQuarantined });
   }
 
   /** As primary, until it's stopped, lost, or the role changes. */

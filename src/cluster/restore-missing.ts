@@ -3,7 +3,9 @@ import path from "node:path";
 import { randomBytes } from "node:crypto";
 import Sqlite from "better-sqlite3";
 import { stateDirOf } from "../database/database.ts";
+import { quarantineDirOf } from "../database/quarantine.ts";
 import { markSeeded, seedState } from "../database/seed.ts";
+import { peekState } from "../database/state.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { restore, type Restored } from "../log/restore.ts";
 import type { ObjectStore } from "../store/store.ts";
@@ -13,6 +15,8 @@ export interface RestoreMissingOptions {
   readonly store: ObjectStore;
   readonly prefix: string;
   readonly signal: AbortSignal;
+  /** Told where batches are now that were in the deleted database and in no log. */
+  readonly onQuarantined?: (where: string) => void;
 }
 
 /** Whether there is a database, or at least the beginning of one. */
@@ -30,7 +34,8 @@ export async function restoreMissing(options: RestoreMissingOptions): Promise<Re
   // A file of 0 bytes holds nothing, but SQLite would delete a WAL beside it.
   rmSync(file, { force: true });
   mkdirSync(path.dirname(file), { recursive: true });
-  keepUnsent(stateDir);
+  const kept = keepUnsent(stateDir);
+  if (kept !== undefined) options.onQuarantined?.(kept);
   try {
     const restored = await restore({
       store,
@@ -70,13 +75,21 @@ export function newNodeId(): string {
   return randomBytes(8).toString("hex");
 }
 
-/** Batches of a deleted database that were never sent are in no log: they go to the quarantine, not away. */
-function keepUnsent(stateDir: string): void {
+/**
+ * Batches of a deleted database that were never sent are in no log: they go to the quarantine, not away. Returns where
+ * they are; undefined when the log has them all.
+ */
+function keepUnsent(stateDir: string): string | undefined {
   const ltx = path.join(stateDir, "ltx");
-  if (!hasFiles(path.join(ltx, "0"))) return;
-  const target = path.join(stateDir, "quarantine", `deleted-${Date.now()}`);
+  if (!hasFiles(path.join(ltx, "0"))) return undefined;
+  if (peekState(stateDir)?.frozen.length === 0) {
+    rmSync(ltx, { recursive: true });
+    return undefined;
+  }
+  const target = path.join(quarantineDirOf(stateDir), `deleted-${Date.now()}`);
   mkdirSync(path.dirname(target), { recursive: true, mode: 0o700 });
   renameSync(ltx, target);
+  return target;
 }
 
 function hasFiles(dir: string): boolean {
@@ -94,7 +107,7 @@ function hasFiles(dir: string): boolean {
 export function quarantineFile(file: string): string {
   mergeWal(file);
   const stateDir = stateDirOf(file);
-  const target = path.join(stateDir, "quarantine", new Date().toISOString().replaceAll(":", "-"));
+  const target = path.join(quarantineDirOf(stateDir), new Date().toISOString().replaceAll(":", "-"));
   mkdirSync(target, { recursive: true, mode: 0o700 });
   for (const suffix of ["-wal", "-shm", "-journal", ""]) {
     const from = file + suffix;

@@ -52,6 +52,8 @@ export interface DatabaseStatus {
   readonly storeLagMs: number | undefined;
   /** Sealed batches that wait for the store. */
   readonly frozen: number | undefined;
+  /** What left its history and lies in its quarantine; `sluice quarantine` shows and extracts it. */
+  readonly quarantined: { readonly entries: number; readonly bytes: number };
 }
 
 /** An event of `GET /v1/events`. */
@@ -88,4 +90,6 @@ export type NodeEvent =
       readonly maxTxid: number;
     }
   | { readonly type: "snapshot"; readonly db: string; readonly txid: number; readonly sizeBytes: number }
+  /** What left the history of a database is at `where` now; `pages` is undefined for a whole file. */
+  | { readonly type: "quarantined"; readonly db: string; readonly where: string; readonly pages: number | undefined }
   | { readonly type: "error"; readonly db: string; readonly code: string | undefined; readonly message: string };

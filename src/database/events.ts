@@ -6,8 +6,8 @@ import type { Recovery } from "./recover.ts";
 export type DatabaseEvent =
   /** How the database stood to its state at start; `pages` differ, `frames` were in the WAL. */
   | { readonly type: "recovered"; readonly how: Recovery["kind"]; readonly detail: string }
-  /** Pages that no batch knows of were saved before lost commits were put back over them. */
-  | { readonly type: "quarantined"; readonly path: string; readonly pages: number }
+  /** What leaves the database's history was saved first; `pages` is undefined for batches. */
+  | { readonly type: "quarantined"; readonly path: string; readonly pages: number | undefined }
   /** The WAL was merged into the database file and begins anew. */
   | { readonly type: "wal-restarted"; readonly position: Position }
   /** Very many frames can't be merged: a reader pins them (SLU-2011). False: it is over. */

@@ -24,12 +24,16 @@ export function localSlots(stateDir: string): number[] {
     .sort((a, b) => a - b);
 }
 
+/** Decodes and verifies the local file of a slot; see `readLtx`. */
+export function readLocal(stateDir: string, txid: number, sink: PageSink): Promise<LtxHeader> {
+  return readLtx(sealedPath(stateDir, txid), sink);
+}
+
 /**
- * Decodes and verifies the local file of a slot, with turns for others in between. Rejects with SLU-5001 or SLU-5002
+ * Decodes and verifies an LTX file on this disk, with turns for others in between. Rejects with SLU-5001 or SLU-5002
  * when it's damaged, SLU-2006 to SLU-2010 when it can't be read.
  */
-export async function readLocal(stateDir: string, txid: number, sink: PageSink): Promise<LtxHeader> {
-  const file = sealedPath(stateDir, txid);
+export async function readLtx(file: string, sink: PageSink): Promise<LtxHeader> {
   let fd: number | undefined;
   try {
     fd = openSync(file, "r");

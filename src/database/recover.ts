@@ -14,8 +14,17 @@ export type Recovery =
   | { readonly kind: "in-step"; readonly sums: PageSums }
   /** It was changed while Sluice was away: `pages` differ from the sealed state. */
   | { readonly kind: "changed"; readonly sums: PageSums; readonly pages: readonly number[] }
-  /** A power loss took sealed commits from it; `unknown` pages hold what no local batch knows of. */
-  | { readonly kind: "behind"; readonly slots: readonly number[]; readonly unknown: readonly number[] }
+  /**
+   * A power loss took sealed commits from it: `pages` differ from the sealed state, and of these `unknown` ones hold what
+   * no local batch knows of. `checksum` is that of the database as it is.
+   */
+  | {
+      readonly kind: "behind";
+      readonly slots: readonly number[];
+      readonly pages: readonly number[];
+      readonly unknown: readonly number[];
+      readonly checksum: bigint;
+    }
   /** What was sealed is not known any more, or never was: all pages count as changed. */
   | { readonly kind: "unknown"; readonly reason: string };
 
@@ -140,5 +149,6 @@ async function lostTail(
   const last = slots.at(-1);
   if (last !== state.sealedTxid || pages.some((pgno) => pgno <= state.sealedSize && !covered.has(pgno)))
     return undefined;
-  return { kind: "behind", slots, unknown: pages.filter((pgno) => !known.has(pgno)) };
+  const unknown = pages.filter((pgno) => !known.has(pgno));
+  return { kind: "behind", slots, pages, unknown, checksum: live.checksum };
 }

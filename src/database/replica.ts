@@ -1,8 +1,8 @@
 import path from "node:path";
 import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
+import { lockPage } from "../ltx/header.ts";
 import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
-import { quarantinePages } from "./apply-forward.ts";
 import type { LogState } from "./contract.ts";
 import { stateDirOf } from "./database.ts";
 import { fileMark, isSameMark } from "./files.ts";
@@ -11,6 +11,7 @@ import { WalChange } from "./incoming-change.ts";
 import type { LiveWal } from "./live-wal.ts";
 import type { ChangeHead, IncomingChange, RecordName, ReplicaDatabase } from "./replication.ts";
 import { toFollowed } from "./roles.ts";
+import { quarantinePages } from "./quarantine.ts";
 import { type DatabaseOptions, start, type Started } from "./starting.ts";
 import { saveSums } from "./sums-file.ts";
 import { WalWriter } from "./wal-writer.ts";
@@ -128,7 +129,7 @@ export class Replica implements ReplicaDatabase {
   ): Promise<IncomingChange> {
     this.#assertOpen();
     const beforePublish = async (pages: Uint32Array): Promise<void> => {
-      if (options.quarantine) await this.#quarantine(pages);
+      if (options.quarantine) await this.#quarantine(pages, head.pageCount);
     };
     const afterPublish = (): Promise<void> => this.#followed.resynced(record, head.position === record.position);
     return this.#begin(head, { beforePublish, afterPublish });
@@ -164,11 +165,13 @@ export class Replica implements ReplicaDatabase {
     }
   }
 
-  /** The own version of pages that are about to leave the history. */
-  async #quarantine(pages: Uint32Array): Promise<void> {
+  /** The own version of pages that are about to leave the history: of those that come, and of those that are cut off. */
+  async #quarantine(pages: Uint32Array, newSize: number): Promise<void> {
     const wal = this.#wal;
     const size = this.pageCount;
-    const own = pages.filter((page) => page <= size).toSorted();
+    const own = Array.from(pages).filter((page) => page <= size);
+    for (let page = newSize + 1; page <= size; page++) if (page !== lockPage(wal.pageSize)) own.push(page);
+    own.sort((a, b) => a - b);
     if (own.length === 0) return;
     const resume = wal.pause();
     try {
@@ -176,6 +179,7 @@ export class Replica implements ReplicaDatabase {
       const names = {
         common: this.record?.position ?? NOTHING,
         own: this.#followed.position,
+        checksum: this.checksum,
         txid: (this.record?.txid ?? 0) + 1,
         epoch: this.epoch,
       };

@@ -1,6 +1,6 @@
 import { fstatSync } from "node:fs";
 import { SluiceError } from "../errors/error.ts";
-import { applyForward, quarantinePages } from "./apply-forward.ts";
+import { applyForward } from "./apply-forward.ts";
 import { AppliedJournal } from "./applied-journal.ts";
 import { Batches } from "./batches.ts";
 import { bootId } from "./boot.ts";
@@ -16,6 +16,7 @@ import { OpenBatch } from "./open-batch.ts";
 import { openFiles, type OpenedFiles } from "./opening.ts";
 import { Owner } from "./owner.ts";
 import { PageSums } from "./page-sums.ts";
+import { quarantinePages } from "./quarantine.ts";
 import { type Recovery, recover, sumsOf } from "./recover.ts";
 import { seqOf } from "../ltx/position.ts";
 import { type PersistedState, StateFile } from "./state.ts";
@@ -122,11 +123,13 @@ async function startOpened(
       const names = {
         common: state.sealedPosition,
         own: state.sealedPosition,
+        checksum: recovery.checksum,
         txid: state.sealedTxid + 1,
         epoch: state.epoch,
       };
-      const path = await quarantinePages(file.dir, names, view, recovery.unknown);
-      onEvent({ type: "quarantined", path, pages: recovery.unknown.length });
+      // All that differ, not the unknown alone: what was found can then be put together again.
+      const path = await quarantinePages(file.dir, names, view, recovery.pages);
+      onEvent({ type: "quarantined", path, pages: recovery.pages.length });
     }
     // Killed in the middle of it, the database is a mixture, and its WAL is no witness any more.
     if (state !== undefined) await file.write({ ...state, puttingBack: true });

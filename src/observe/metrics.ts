@@ -32,6 +32,11 @@ export class Metrics {
     "sluice_unbackfilled_frames",
     "WAL frames that are not in the database file",
   );
+  readonly quarantineEntries = this.#gauge(
+    "sluice_quarantine_entries",
+    "What lies in the database's quarantine: commits that left its history, until somebody removes them",
+  );
+  readonly quarantineBytes = this.#gauge("sluice_quarantine_bytes", "Size of the database's quarantine");
   readonly failed = this.#gauge("sluice_database_failed", "1 while the database is not protected because of an error");
 
   readonly commits = this.#counter("sluice_commits_total", "Commits captured");
@@ -47,6 +52,10 @@ export class Metrics {
   readonly repairs = this.#counter(
     "sluice_index_repairs_total",
     "Repairs of the wal-index after an application was killed in it",
+  );
+  readonly quarantined = this.#counter(
+    "sluice_quarantined_total",
+    "Times that commits left the database's history and were put into its quarantine",
   );
   readonly errors = this.#counter("sluice_errors_total", "Errors by code", ["db", "code"]);
 

@@ -54,6 +54,11 @@ function describe({ processes, databases }: Report): string {
   for (const { path: file, error } of databases)
     if (error)
       lines.push(`${file}: ${error.code ?? ""} ${error.message}`, ...(error.hint ? [`  → ${error.hint}`] : []));
+  for (const { path: file, quarantined } of databases)
+    if (quarantined.entries > 0)
+      lines.push(
+        `${file}: ${formatBytes(quarantined.bytes)} in the quarantine: commits that left its history; \`sluice quarantine\` shows them`,
+      );
   return lines.join("\n");
 }
 

@@ -58,4 +58,24 @@ export const configCodes = {
     normal: "After Ctrl-C.",
     remedy: "Run it again; what was fetched is fetched anew.",
   },
+  "SLU-1010": {
+    title: "Not in the quarantine",
+    meaning: "No entry of the quarantine has this id, or the beginning of an id fits several.",
+    normal: "Never.",
+    remedy: "`sluice quarantine list` shows the ids; `--db` says which database is meant.",
+  },
+  "SLU-1011": {
+    title: "An entry of the quarantine can't be read",
+    meaning: "The file was cut off, damaged, or changed since it was put there. It is left as it is.",
+    normal: "Never.",
+    remedy: "Check the disk. The entry's files are in `.NAME-sluice/quarantine/`; copy them before you try anything.",
+  },
+  "SLU-1012": {
+    title: "Nothing to lay quarantined pages over",
+    meaning:
+      "The quarantine has the pages that differed and not the whole database. The state of the log that they go on from is gone or can't be reached, and the database isn't there either.",
+    normal: "Long after the pages were put there, when retention has deleted that state and the database was removed.",
+    remedy:
+      "Name the log by a configuration (`--config`), or bring the database back with `sluice restore`: its present state will do for pages that have not changed since.",
+  },
 } as const;
