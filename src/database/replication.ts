@@ -45,6 +45,8 @@ export interface OutgoingChange {
 export interface CommitFeed {
   /** The name of the newest captured commit. */
   readonly position: Position;
+  /** The database checksum at `position`. */
+  readonly checksum: bigint;
   /** Whether the state `position` is one from which `after` can go on, without records and without a resync. */
   has(position: Position): boolean;
   /**

@@ -24,7 +24,7 @@ export const CHUNK_BYTES_MAX = 2 * 1024 * 1024;
 /** A block of pages in a comparison. */
 export const BLOCK_PAGES = 256;
 /** Hashes of blocks in one message; blocks whose sums are asked for at once; pages asked for at once. */
-export const HASHES_MAX = 8_192;
+export const HASHES_MAX = 1_024;
 export const BLOCKS_WANTED_MAX = 64;
 export const PAGES_WANTED_MAX = 4_096;
 

@@ -1,0 +1,300 @@
+import { createHash, randomInt, timingSafeEqual } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type WebSocket, WebSocketServer } from "ws";
+import { isLoopback } from "../../config/resolve.ts";
+import { isSluiceError, SluiceError } from "../../errors/error.ts";
+import type { Position } from "../../ltx/position.ts";
+import { AckTable } from "./acks.ts";
+import { damaged } from "./bytes.ts";
+import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
+import { Link } from "./link.ts";
+import { type Content, MESSAGE_BYTES_MAX, type Message, PROTOCOL_MAX, PROTOCOL_MIN } from "./messages.ts";
+import type { PublishedDatabases } from "./published.ts";
+import { Publisher } from "./publisher.ts";
+import { ResyncSources } from "./resync-sources.ts";
+
+export const STREAM_PATH = "/v1/stream";
+/** Replicas that may be connected at once. */
+const CONNECTIONS_MAX = 64;
+
+export interface StreamServerOptions {
+  readonly identity: () => NodeIdentity;
+  /** Undefined: only connections from this machine are served. */
+  readonly secret: string | undefined;
+  readonly databases: PublishedDatabases;
+  /** Whether this node is the primary now; otherwise where the primary is, as far as this node knows. */
+  readonly role: () => { readonly isPrimary: boolean; readonly primary: string | undefined };
+  /** What heartbeats say about the lease; at most 4 KiB. */
+  readonly lease?: () => string;
+  /** A replica has seen a later epoch: this node is no longer the primary, whatever it believes. */
+  readonly onDeposed?: (name: string, epoch: number) => void;
+  /** A replica came, or went for the reason given. */
+  readonly onConnected?: (replica: StreamReplica) => void;
+  readonly onDisconnected?: (replica: StreamReplica, reason: SluiceError) => void;
+  readonly heartbeatMs?: number;
+  /** For tests of nodes of different releases. */
+  readonly protocol?: { readonly min: number; readonly max: number };
+}
+
+/** A replica that is connected. */
+export interface StreamReplica {
+  readonly nodeId: string;
+  readonly life: bigint;
+  /** Random, of this life: how records name it (protocol section 9). */
+  readonly member: number;
+  readonly name: string;
+  readonly advertise: string;
+  readonly version: string;
+  readonly isCandidate: boolean;
+}
+
+interface Connection extends StreamReplica {
+  readonly link: Link;
+  readonly publisher: Publisher;
+  /** When something was last received. */
+  heardMs: number;
+}
+
+/**
+ * The primary's side of the replication stream (docs/replication-stream.md): takes connections on the node's API server,
+ * greets them, and runs a `Publisher` for each. A node that isn't primary refuses them and says who is.
+ *
+ *     upgrade ─ secret ─► hello ─ cluster, id, version, role ─► published ─► ended
+ *        └ 401, 404, 503          └ refusal, with a code
+ */
+export class StreamServer {
+  readonly acks = new AckTable();
+  readonly sources = new ResyncSources();
+  readonly #options: StreamServerOptions;
+  readonly #sockets = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: MESSAGE_BYTES_MAX,
+    clientTracking: false,
+  });
+  readonly #links = new Set<Link>();
+  readonly #connections = new Map<bigint, Connection>();
+  readonly #heartbeatMs: number;
+  readonly #stops: (() => void)[] = [];
+  readonly #watched = new Map<string, () => void>();
+  #isClosed = false;
+
+  constructor(options: StreamServerOptions) {
+    this.#options = options;
+    this.#heartbeatMs = options.heartbeatMs ?? 1_000;
+    this.#stops.push(options.databases.onChanged(() => this.#watch()));
+    this.#watch();
+  }
+
+  get replicas(): readonly StreamReplica[] {
+    return [...this.#connections.values()];
+  }
+
+  /** Of the database that the replica is furthest behind with; infinite while it has not joined one of them. */
+  lagMs(life: bigint): number {
+    let most = 0;
+    for (const { name } of this.#options.databases.list()) most = Math.max(most, this.acks.lagMs(name, life));
+    return most;
+  }
+
+  /** For `upgrade` events of the node's API server. The socket is this one's from now on. */
+  readonly handleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    socket.on("error", () => socket.destroy());
+    const { pathname } = new URL(request.url ?? "/", "http://sluice");
+    if (pathname !== STREAM_PATH) return refuseUpgrade(socket, "404 Not Found");
+    if (!this.#isAllowed(request)) return refuseUpgrade(socket, "401 Unauthorized");
+    if (this.#isClosed || this.#links.size >= CONNECTIONS_MAX) return refuseUpgrade(socket, "503 Service Unavailable");
+    this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#open(webSocket));
+  };
+
+  /** Resolves when the replica has everything: each database's newest position, and its last record. */
+  async awaitReplica(nodeId: string, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      signal.throwIfAborted();
+      const life = this.#of(nodeId)?.life;
+      if (life !== undefined && this.#hasAll(life)) return;
+      const changed = Promise.withResolvers<void>();
+      const stop = this.acks.onChanged(() => changed.resolve());
+      await Promise.race([changed.promise, sleep(this.#heartbeatMs, undefined, { signal })]).finally(stop);
+    }
+  }
+
+  /** Tells a replica that the lease names it. */
+  callSuccessor(nodeId: string): void {
+    this.#of(nodeId)?.link.send("called", {});
+  }
+
+  /** Ends all connections: this node is no longer the primary. `successor`: who is, as far as it's known. */
+  disconnect(successor?: { readonly nodeId: string; readonly advertise: string }): void {
+    const error = new SluiceError("SLU-8205", "this node is no longer the primary");
+    for (const link of this.#links) {
+      link.send("goodbye", { successor: successor?.nodeId ?? "", advertise: successor?.advertise ?? "" });
+      link.end(error);
+    }
+  }
+
+  close(successor?: { readonly nodeId: string; readonly advertise: string }): void {
+    this.#isClosed = true;
+    this.disconnect(successor);
+    for (const stop of [...this.#stops, ...this.#watched.values()]) stop();
+  }
+
+  #of(nodeId: string): Connection | undefined {
+    return [...this.#connections.values()].find((connection) => connection.nodeId === nodeId);
+  }
+
+  #hasAll(life: bigint): boolean {
+    for (const { name, feed, record } of this.#options.databases.list()) {
+      const has = this.acks.get(name, life);
+      if (has === undefined || has.position < feed.position || has.txid < (record?.txid ?? 0)) return false;
+    }
+    return true;
+  }
+
+  /** Notes when each position was captured, for lags. */
+  #watch(): void {
+    const { databases } = this.#options;
+    for (const [name, stop] of this.#watched) {
+      stop();
+      this.#watched.delete(name);
+      if (databases.get(name) === undefined) this.acks.drop(name);
+    }
+    for (const { name, feed } of databases.list()) {
+      const note = (): void => this.acks.captured(name, feed.position);
+      note();
+      this.#watched.set(name, feed.onMoved(note));
+    }
+  }
+
+  #isAllowed(request: IncomingMessage): boolean {
+    const { secret } = this.#options;
+    if (secret === undefined) return isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "");
+    const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
+    return timingSafeEqual(digest(given), digest(secret));
+  }
+
+  #open(webSocket: WebSocket): void {
+    let greeted = false;
+    let connection: Connection | undefined;
+    const link = new Link(webSocket, this.#heartbeatMs, {
+      onMessage: (message) => {
+        if (connection !== undefined) {
+          connection.heardMs = performance.now();
+          return connection.publisher.receive(message);
+        }
+        if (greeted || message.type !== "hello") throw unexpected(message);
+        greeted = true;
+        this.#greet(link, message)
+          .then((greetedNow) => (connection = greetedNow))
+          .catch((error: unknown) => this.#refuse(link, error));
+      },
+      onBeat: () => {
+        connection?.publisher.beat();
+        if (connection !== undefined) link.send("members", { nodes: this.#members() });
+      },
+      onDrain: () => connection?.publisher.pump(),
+      onEnd: (error) => {
+        this.#links.delete(link);
+        if (connection === undefined) return;
+        connection.publisher.end();
+        if (this.#connections.get(connection.life) === connection) this.#connections.delete(connection.life);
+        this.#options.onDisconnected?.(connection, error);
+      },
+    });
+    this.#links.add(link);
+  }
+
+  /** Throws what the connection is refused with. */
+  async #greet(link: Link, hello: Content<"hello">): Promise<Connection | undefined> {
+    const { protocol: speaks = { min: PROTOCOL_MIN, max: PROTOCOL_MAX }, role, databases } = this.#options;
+    const identity = this.#options.identity();
+    const protocol = agree(speaks, hello);
+    assertKin(identity, hello.node);
+    await this.#displace(hello.node.id, hello.node.life);
+    if (link.isEnded) return undefined;
+    if (!role().isPrimary) throw new SluiceError("SLU-8205", `${identity.name} is not the primary`);
+    const member = randomInt(1, 0x1_0000);
+    const { life } = hello.node;
+    link.send("welcome", {
+      protocol,
+      features: [],
+      node: fieldsOf(identity),
+      member,
+      heartbeatMs: this.#heartbeatMs,
+    });
+    const { onDeposed = () => undefined, lease = () => "" } = this.#options;
+    const { acks, sources } = this;
+    const { id: nodeId, name, advertise, version } = hello.node;
+    const connection: Connection = {
+      nodeId,
+      life,
+      member,
+      name,
+      advertise,
+      version,
+      isCandidate: hello.candidate,
+      link,
+      heardMs: performance.now(),
+      publisher: new Publisher({ link, life, databases, sources, acks, onDeposed, lease }),
+    };
+    this.#connections.set(life, connection);
+    this.#options.onConnected?.(connection);
+    return connection;
+  }
+
+  /**
+   * A node comes again. The same life: its old connection is dead, or as good as that. Another life: the node was started
+   * anew, unless the old connection is still alive; then there are two nodes with one id (SLU-8204).
+   */
+  async #displace(nodeId: string, life: bigint): Promise<void> {
+    const old = this.#of(nodeId);
+    if (old === undefined) return;
+    const sinceMs = performance.now();
+    while (old.life !== life && !old.link.isEnded) {
+      if (old.heardMs > sinceMs) {
+        throw new SluiceError("SLU-8204", `${old.name} (${old.advertise}) is connected with the same id`);
+      }
+      await sleep(this.#heartbeatMs / 4);
+    }
+    old.link.end(new SluiceError("SLU-8210", "the node has connected again"));
+  }
+
+  #refuse(link: Link, error: unknown): void {
+    if (!isSluiceError(error)) throw error;
+    const { code, message } = error;
+    link.end(error, { code, message, primary: this.#options.role().primary ?? "" });
+  }
+
+  #members(): Content<"members">["nodes"] {
+    return [...this.#connections.values()].map(({ nodeId, life, member, name, advertise, isCandidate }) => {
+      const lagMs = Math.round(Math.min(this.lagMs(life), Number.MAX_SAFE_INTEGER));
+      return { id: nodeId, life, member, name, advertise, candidate: isCandidate, lagMs };
+    });
+  }
+}
+
+/** A position that every one of these lives has applied of a database; undefined when one of them follows it not. */
+export function appliedByAll(acks: AckTable, name: string, lives: readonly bigint[]): Position | undefined {
+  let least: Position | undefined;
+  for (const life of lives) {
+    const position = acks.get(name, life)?.position;
+    if (position === undefined) return undefined;
+    if (least === undefined || position < least) least = position;
+  }
+  return least;
+}
+
+function refuseUpgrade(socket: Duplex, status: string): void {
+  socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+}
+
+/** Equal lengths for the comparison in constant time. */
+function digest(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
+
+function unexpected({ type }: Message): SluiceError {
+  return damaged(`a "${type}" where a "hello" was due`);
+}
