@@ -15,7 +15,7 @@ import { Cluster } from "./cluster.ts";
 import { DatabaseDirectory } from "./directory.ts";
 import { databasesIn } from "./discover.ts";
 import { observe, updateGauges } from "./observe.ts";
-import type { Peers } from "./peers.ts";
+import type { ConnectedReplica, Peers } from "./peers.ts";
 import { type ClusterOptions, ProtectedDatabase } from "./protected-database.ts";
 import { isThere } from "./restore-missing.ts";
 import { Roles, type RoleState } from "./roles.ts";
@@ -174,6 +174,17 @@ export class Node extends EventEmitter<Events> {
     return record && { nodeId: record.nodeId, name: record.nodeName, advertise: record.advertise };
   }
 
+  /** Shared by all nodes: the id of the first database's log; empty until this node knows it. */
+  get clusterId(): string {
+    const [first] = this.#databases.values();
+    return (first?.database ?? first?.replica)?.logState?.logId ?? "";
+  }
+
+  /** The replicas that are connected to this node, where it's the primary. */
+  get replicas(): readonly ConnectedReplica[] {
+    return this.#peers?.replicas ?? [];
+  }
+
   /** Hands over to the node `name`, or to the best one (protocol section 10). Throws SLU-8101, 8103 to 8105. */
   async handOver(name?: string): Promise<void> {
     if (this.#roles === undefined) throw new SluiceError("SLU-8104", "this node has no others");
@@ -283,6 +294,7 @@ export class Node extends EventEmitter<Events> {
     this.#databases.set(file, database);
     observe(database, { log, metrics, emit: (event) => this.emit("event", event) });
     database.on("state", (state) => {
+      this.#peers?.changed();
       if (state === "protected" && this.#roles?.reign !== undefined) database.openGate();
       if (state === "protected") this.#probes.add(this.#stores.warnIfUnfenced(store, this.#probing.signal));
     });
@@ -355,6 +367,7 @@ export class Node extends EventEmitter<Events> {
   #roleChanged(): void {
     const holder = this.#keeper?.holder;
     const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
+    this.#peers?.changed();
     this.#peers?.follow(leads || holder === undefined || holder.isSelf ? undefined : holder.record.advertise);
     this.emit("role");
   }
@@ -364,6 +377,7 @@ export class Node extends EventEmitter<Events> {
     const database = this.#databases.get(file);
     if (database === undefined) return;
     this.#databases.delete(file);
+    this.#peers?.changed();
     const missing = await database.stop(AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs));
     if (missing !== undefined) this.#options.log.warn({ db: file }, missing);
     this.#options.metrics.forget(file);

@@ -13,6 +13,8 @@ export interface ConnectedReplica {
 
 /** The other nodes: one that is followed, or those that follow. */
 export interface Peers extends Upstream {
+  /** A database's state, or the node's role, may have changed. */
+  changed(): void;
   /** Follows the node at this URL; undefined: nobody. */
   follow(url: string | undefined): void;
   readonly replicas: readonly ConnectedReplica[];

@@ -1,6 +1,7 @@
 import { EventEmitter, once } from "node:events";
 import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Feed } from "../database/commit-feed.ts";
 import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
 import type { DatabaseEvent } from "../database/events.ts";
 import { QuarantineWatch } from "../database/quarantined.ts";
@@ -15,7 +16,7 @@ import { placeLog } from "../log/place.ts";
 import type { Restored } from "../log/restore.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
-import { formatPosition, type Position } from "../ltx/position.ts";
+import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
 import type { ObjectStore } from "../store/store.ts";
 import { follow } from "./following.ts";
 import { openWriter } from "./leading.ts";
@@ -119,6 +120,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   #database: Database | undefined;
   #replica: Replica | undefined;
   #writer: LogWriter | undefined;
+  #feed: Feed | undefined;
+  #takenOverAt: Position = NOTHING;
   #life: Promise<string | undefined> | undefined;
   #drain: AbortSignal | undefined;
   #hasBeenThere = false;
@@ -239,6 +242,16 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   /** Lets applications write, once the takeover is in the log and this node leads. */
   openGate(): void {
     if (this.#state === "protected") this.#database?.openGate();
+  }
+
+  /** The primary's commits, for its replicas; undefined while there are none to be had. */
+  get feed(): Feed | undefined {
+    return this.#feed;
+  }
+
+  /** The position in the takeover record with which this node began to lead. */
+  get takenOverAt(): Position {
+    return this.#takenOverAt;
   }
 
   get writer(): LogWriter | undefined {
@@ -368,6 +381,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         },
         this.#abort.signal,
       );
+      this.#takenOverAt = database.position;
+      if (cluster !== undefined) this.#feed = database.feed();
     } catch (error) {
       // Another node was faster: its record is placed before the next try.
       if (cluster === undefined || !isSluiceError(error, "SLU-4101") || this.#database === undefined) throw error;
@@ -475,6 +490,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   async #keepDatabase(): Promise<void> {
     const [database, writer] = [this.#database, this.#writer];
     this.#writer = undefined;
+    this.#feed = undefined;
     await writer?.stop();
     this.#engine = await database?.handOver();
     this.#database = undefined;
@@ -488,6 +504,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   async #close(options: { readonly merge: boolean }): Promise<void> {
     const [writer, engine] = [this.#writer, this.#engine];
     this.#writer = undefined;
+    this.#feed = undefined;
     this.#engine = undefined;
     await writer?.stop();
     if (engine !== undefined) this.#replica = await Replica.of(engine);

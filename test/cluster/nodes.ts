@@ -1,10 +1,14 @@
 import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { Node, type NodeCluster } from "../../src/cluster/node.ts";
 import type { Peers } from "../../src/cluster/peers.ts";
+import { StreamPeers } from "../../src/cluster/stream-peers.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { resolveConfig } from "../../src/config/resolve.ts";
 import { StoreLease } from "../../src/lease/store-lease.ts";
@@ -14,6 +18,7 @@ import { DirectoryStore } from "../../src/store/directory.ts";
 
 /** For nodes that follow only the log. */
 const nobody: Peers = {
+  changed: () => undefined,
   follow: () => undefined,
   replicas: [],
   awaitReplica: () => Promise.reject(new Error("nobody")),
@@ -36,6 +41,8 @@ print(r)`;
 export class TestCluster {
   readonly dir = mkdtempSync(path.join(os.tmpdir(), "sluice-cluster-"));
   readonly nodes = new Map<string, Node>();
+  readonly #ports = new Map<string, number>();
+  readonly #servers = new Map<string, Server>();
 
   at(...parts: string[]): string {
     return path.join(this.dir, ...parts);
@@ -75,10 +82,40 @@ export class TestCluster {
     return node;
   }
 
+  /** A node that is followed, and follows, over the stream. */
+  async connect(name: string, options: Partial<NodeCluster> = {}, dbs?: string): Promise<Node> {
+    const server = createServer().listen(this.#ports.get(name) ?? 0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    this.#ports.set(name, port);
+    this.#servers.set(name, server);
+    const advertise = `http://127.0.0.1:${port}`;
+    const peers = (node: Node): Peers => {
+      const made = new StreamPeers({
+        node,
+        nodeId: name,
+        name,
+        advertise,
+        secret: undefined,
+        tls: undefined,
+        isCandidate: options.candidate ?? true,
+        onProblem: (error) => {
+          if (process.env["SLUICE_TEST_LOG"]) console.log(name, String(error));
+        },
+        heartbeatMs: 200,
+      });
+      server.on("upgrade", made.handleUpgrade);
+      return made;
+    };
+    return this.make(name, { advertise, peers, storeOnly: false, ...options }, dbs);
+  }
+
   async stop(name: string): Promise<void> {
     const node = this.nodes.get(name);
     this.nodes.delete(name);
     await node?.stop();
+    this.#servers.get(name)?.close();
+    this.#servers.delete(name);
   }
 
   async remove(): Promise<void> {

@@ -1,0 +1,102 @@
+import type { Position } from "../ltx/position.ts";
+import type { ProtectedDatabase } from "./protected-database.ts";
+import { holdsSince, type PublishedDatabase, type PublishedDatabases } from "./stream/published.ts";
+
+/** The databases that a node, as primary, publishes: those whose takeover is in the log. */
+export class LeadingDatabases implements PublishedDatabases {
+  readonly #all: () => Iterable<ProtectedDatabase>;
+  readonly #listeners = new Set<() => void>();
+  readonly #published = new Map<ProtectedDatabase, Leading>();
+
+  /** `all`: the node's databases as they are now. */
+  constructor(all: () => Iterable<ProtectedDatabase>) {
+    this.#all = all;
+  }
+
+  /** To be called for every database, when its state or role may have changed. */
+  changed(): void {
+    const now = new Set([...this.#all()].filter((database) => database.feed !== undefined));
+    for (const [database, leading] of this.#published) {
+      if (!now.has(database) || leading.feed !== database.feed) this.#published.delete(database);
+    }
+    for (const database of now)
+      if (!this.#published.has(database)) this.#published.set(database, new Leading(database));
+    for (const listener of this.#listeners) listener();
+  }
+
+  list(): Iterable<PublishedDatabase> {
+    return this.#published.values();
+  }
+
+  get(name: string): PublishedDatabase | undefined {
+    for (const leading of this.#published.values()) if (leading.name === name) return leading;
+    return undefined;
+  }
+
+  onChanged(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+}
+
+/** One database of a primary, in one epoch. */
+class Leading implements PublishedDatabase {
+  readonly name: string;
+  readonly feed;
+  readonly #database: ProtectedDatabase;
+  readonly #takenOverAt: Position;
+
+  constructor(database: ProtectedDatabase) {
+    this.name = database.name;
+    this.feed = database.feed!;
+    this.#database = database;
+    this.#takenOverAt = database.takenOverAt;
+  }
+
+  get logId(): string {
+    return this.#database.writer?.logId ?? "";
+  }
+
+  get pageSize(): number {
+    return this.#open.pageSize;
+  }
+
+  get pageCount(): number {
+    return this.#open.pageCount;
+  }
+
+  get epoch(): number {
+    return this.#database.writer?.epoch ?? 0;
+  }
+
+  get record() {
+    const confirmed = this.#database.database?.logState?.confirmed;
+    return confirmed === undefined ? undefined : { ...confirmed, epoch: this.epoch };
+  }
+
+  get durable(): Position {
+    return this.record?.position ?? 0n;
+  }
+
+  resyncSource() {
+    return this.#open.resyncSource();
+  }
+
+  onSealed(listener: () => void): () => void {
+    const onLog = ({ type }: { readonly type: string }): void => {
+      if (type === "appended") listener();
+    };
+    this.#database.on("log", onLog);
+    return () => void this.#database.off("log", onLog);
+  }
+
+  holds(position: Position): boolean {
+    return this.feed.has(position) || holdsSince(this.#takenOverAt, this.feed.position, position);
+  }
+
+  get #open() {
+    const { database } = this.#database;
+    if (database === undefined) throw new Error(`${this.name} is not the primary's any more`);
+    return database;
+  }
+}

@@ -1,0 +1,47 @@
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { TestCluster } from "./nodes.ts";
+
+let cluster: TestCluster;
+beforeEach(() => {
+  cluster = new TestCluster();
+});
+afterEach(() => cluster.remove());
+
+const patient = { timeout: 20_000, interval: 20 };
+
+async function three(): Promise<void> {
+  await (await cluster.connect("a")).start();
+  await expect.poll(() => cluster.primary, patient).toBe("a");
+  await cluster.sqlBeside("a", 10, "create table t(x)", "insert into t values(1)");
+  await Promise.all(["b", "c"].map(async (name) => (await cluster.connect(name)).start()));
+}
+
+test("commits are on the replicas within milliseconds, before the log has them", async () => {
+  await three();
+  for (const name of ["b", "c"]) {
+    await expect.poll(() => cluster.nodes.get(name)!.status.databases[0]?.state, patient).toBe("following");
+  }
+  const positions = (): (string | undefined)[] =>
+    [...cluster.nodes.values()].map(({ status }) => status.databases[0]?.position);
+  for (let i = 0; i < 20; i++) await cluster.sqlBeside("a", 10, `insert into t values(${i})`);
+  await expect.poll(() => new Set(positions()).size, { timeout: 5_000, interval: 5 }).toBe(1);
+  for (const name of ["b", "c"]) expect(await cluster.sqlBeside(name, 1, "select count(*) from t")).toBe("[(21,)]");
+});
+
+test("a handover: the successor leads, the old primary follows it, nothing is lost", async () => {
+  await three();
+  await expect.poll(() => cluster.nodes.get("a")!.replicas.length, patient).toBe(2);
+  for (const [from, to] of [
+    ["a", "b"],
+    ["b", "c"],
+    ["c", "a"],
+  ] as const) {
+    await cluster.sqlBeside(from, 10, "insert into t values(2)");
+    await cluster.nodes.get(from)!.handOver(to);
+    await expect.poll(() => cluster.primary, patient).toBe(to);
+    await expect.poll(() => cluster.nodes.get(to)!.replicas.length, patient).toBe(2);
+  }
+  for (const name of ["a", "b", "c"]) {
+    await expect.poll(() => cluster.sqlBeside(name, 1, "select count(*) from t"), patient).toBe("[(4,)]");
+  }
+});
