@@ -71,10 +71,10 @@ export class SharedIndex {
     }
   }
 
-  /** Enters the frames that come next; they hold `numbers`. Nothing is shown before the header says so. */
-  append(numbers: Uint32Array): void {
+  /** Enters the next frames, which hold the first `count` of `numbers`. Nothing is shown before the header says so. */
+  append(numbers: Uint32Array, count: number): void {
     const block = this.#block;
-    for (let i = 0; i < numbers.length; i++) {
+    for (let i = 0; i < count; i++) {
       const frame = this.#frame + 1;
       const number = blockOf(frame);
       if (number !== block.number) {

@@ -18,6 +18,7 @@ import { readAt, SHARED_BUFFER_BYTES, sharedBuffer, writeAt } from "./io.ts";
 import { SharedIndex } from "./shared-index.ts";
 
 const datasync = promisify(fdatasync);
+const noHeader = new Uint8Array(FRAME_HEADER_BYTES);
 
 /** A commit that `WalWriter` has published: its last frame, and that frame's cumulative checksum. */
 export interface PublishedCommit {
@@ -49,17 +50,22 @@ export class WalWriter {
   readonly #header = new WalIndexHeader();
   readonly #now = new WalIndexHeader();
   readonly #sum = new WalChecksum();
-  #state: "idle" | "preparing" | "open" | "failed" = "idle";
+  /** The page whose frame ends the change, and its content. */
+  readonly #lastPage = new Uint32Array(1);
+  readonly #lastContent: Buffer;
+  #state: "idle" | "preparing" | "open" | "full" | "failed" = "idle";
   /** The WAL's header is written and synced, for the wal-index header `#before`. */
   #isPrepared = false;
   /** The last frame of the change. */
   #last = 0;
+  /** The last frame that was written. */
   #frame = 0;
 
   constructor(files: DatabaseFiles, pageSize: number) {
     this.#files = files;
     this.#pageSize = pageSize;
     this.#frameBytes = FRAME_HEADER_BYTES + pageSize;
+    this.#lastContent = Buffer.alloc(pageSize);
     this.#index = new SharedIndex(files);
   }
 
@@ -140,7 +146,9 @@ export class WalWriter {
 
   /**
    * Appends pages: `numbers[i]`'s content is at `i * pageSize` in `content`. Each page once in a change, in any order; the
-   * caller has checked the numbers. System errors as SLU-2008 to SLU-2010; only `abort` makes sense then.
+   * caller has checked the numbers. The last page of the change is kept until `publish`: without the commit frame, nobody
+   * who recovers the WAL can take the change for a commit. System errors as SLU-2008 to SLU-2010; only `abort` makes
+   * sense then.
    */
   append(numbers: Uint32Array, content: Uint8Array): void {
     const count = numbers.length;
@@ -148,15 +156,23 @@ export class WalWriter {
       throw this.#misused(`${count} pages in ${content.length} bytes, after frame ${this.#frame} of ${this.#last}`);
     }
     const pages = Buffer.from(content.buffer, content.byteOffset, content.length);
+    const isLast = this.#frame + count === this.#last;
+    const end = isLast ? count - 1 : count;
     const chunk = Math.floor(SHARED_BUFFER_BYTES / this.#frameBytes);
     this.#state = "failed";
     try {
-      for (let i = 0; i < count; i += chunk) this.#write(numbers, pages, i, Math.min(count, i + chunk));
-      this.#index.append(numbers);
+      for (let i = 0; i < end; i += chunk) this.#write(numbers, pages, i, Math.min(end, i + chunk));
+      this.#index.append(numbers, end);
     } catch (error) {
       throw fileError(error, this.#files.path, "append to the WAL");
     }
-    this.#state = "open";
+    if (isLast && count > 0) {
+      this.#lastPage[0] = numbers[end]!;
+      pages.copy(this.#lastContent, 0, end * this.#pageSize);
+      this.#state = "full";
+    } else {
+      this.#state = "open";
+    }
   }
 
   #write(numbers: Uint32Array, pages: Buffer, from: number, to: number): void {
@@ -180,24 +196,35 @@ export class WalWriter {
    * and has committed meanwhile, SLU-2008 to SLU-2010 for system errors; nothing was shown then.
    */
   publish(): PublishedCommit {
-    if (this.#state !== "open" || this.#frame !== this.#last) {
-      throw this.#misused(`published at frame ${this.#frame} of ${this.#last}`);
-    }
+    if (this.#state !== "full") throw this.#misused(`published at frame ${this.#frame} of ${this.#last}`);
     const { shm, path } = this.#files;
     const header = this.#header;
     this.#state = "failed";
     try {
       this.#compare();
+      this.#write(this.#lastPage, this.#lastContent, 0, 1);
+      this.#index.append(this.#lastPage, 1);
       header.frameSum1 = this.#sum.s1;
       header.frameSum2 = this.#sum.s2;
       this.#image.put(header);
       writeAt(shm, this.#image.bytes, 0, HEADER_COPIES_BYTES, 0);
     } catch (error) {
+      this.#takeBack();
       throw fileError(error, path, "publish");
     }
     this.#index.published(header);
     this.#state = "idle";
     return { frame: header.mxFrame, sum1: header.frameSum1, sum2: header.frameSum2 };
+  }
+
+  /** A commit frame that was written but not shown must not come to life in a recovery. */
+  #takeBack(): void {
+    if (this.#frame < this.#last) return;
+    try {
+      writeAt(this.#files.wal, noHeader, 0, FRAME_HEADER_BYTES, frameOffset(this.#last, this.#pageSize));
+    } catch {
+      // The disk fails: the next change writes over it.
+    }
   }
 
   /** The header in the file is still the one that the change began with. */

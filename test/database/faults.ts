@@ -8,28 +8,38 @@ export interface Write {
   readonly position: number;
 }
 
-type WriteSync = (fd: number, bytes: Uint8Array, offset: number, length: number, position: number) => number;
+export type WriteSync = (fd: number, bytes: Uint8Array, offset: number, length: number, position: number) => number;
 
 /** What is thrown where a process would be killed. */
 export class Killed extends Error {}
 
-/** Runs `work` while `onWrite` sees each positioned write, and may do it in part and throw. */
+/**
+ * Runs `work` while `onWrite` sees each positioned write, and may do it in part or throw, and `onSync` each descriptor that
+ * is synced at once.
+ */
 export async function watchingWrites<T>(
   onWrite: (write: Write, real: WriteSync) => number | undefined,
   work: () => Promise<T>,
+  onSync: (fd: number) => void = () => undefined,
 ): Promise<T> {
   const real = fs.writeSync as unknown as WriteSync;
   const replaced: WriteSync = (fd, bytes, offset, length, position) => {
     const write = { fd, bytes: bytes.subarray(offset, offset + length), position };
     return onWrite(write, real) ?? real(fd, bytes, offset, length, position);
   };
-  const functions = fs as unknown as { writeSync: WriteSync };
+  const functions = fs as unknown as { writeSync: WriteSync; fdatasyncSync: (fd: number) => void };
+  const sync = functions.fdatasyncSync;
   functions.writeSync = replaced;
+  functions.fdatasyncSync = (fd) => {
+    sync(fd);
+    onSync(fd);
+  };
   syncBuiltinESMExports();
   try {
     return await work();
   } finally {
     functions.writeSync = real;
+    functions.fdatasyncSync = sync;
     syncBuiltinESMExports();
   }
 }

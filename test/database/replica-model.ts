@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync } from "node:fs";
 import { createInterface, type Interface } from "node:readline";
@@ -97,6 +97,7 @@ export class ReplicaModel {
   async check(): Promise<void> {
     this.#read();
     for (const pin of this.#pins) this.#compare(pin.db, pin.bytes, "a pinned snapshot");
+    this.#recover();
     const digest = masked(this.#expected);
     for (const reader of this.#readers) {
       const found = await reader.ask(this.#random(3) === 0 ? "new" : "same");
@@ -253,6 +254,19 @@ export class ReplicaModel {
     try {
       db.pragma(`mmap_size = ${this.#random(2) * 2 ** 26}`);
       this.#compare(db, this.#expected, "a new connection");
+    } finally {
+      db.close();
+    }
+  }
+
+  /** What SQLite makes of file and WAL alone, after a crash of everybody. Copied by others: closing drops locks (fcntl(2)). */
+  #recover(): void {
+    const copy = `${this.path}-copy`;
+    execFileSync("rm", ["-f", `${copy}-wal`, `${copy}-shm`]);
+    for (const suffix of ["", "-wal"]) execFileSync("cp", [this.path + suffix, copy + suffix]);
+    const db = new Sqlite(copy);
+    try {
+      this.#compare(db, this.#expected, "what is recovered");
     } finally {
       db.close();
     }

@@ -93,11 +93,11 @@ const some: readonly SqliteVersion[] = ["3.14.1", "3.31.1", "3.54.1-debug"];
 const others: readonly SqliteVersion[] = ["3.39.1", "3.50.4", "3.54.1"];
 
 test.skipIf(lacks(...some))(`readers of a replica find commits only (seed ${testSeed})`, async () => {
-  const { restarts } = await storm({ pageSize: 4096, commits: 1500, versions: some, kills: false });
+  const { restarts } = await storm({ pageSize: 4096, commits: 1000, versions: some, kills: false });
   expect(restarts).toBeGreaterThan(0);
 });
 
 test.skipIf(lacks(...others))(`the same when the applier is killed again and again (seed ${testSeed})`, async () => {
-  const { lives } = await storm({ pageSize: 1024, commits: 1200, versions: others, kills: true });
+  const { lives } = await storm({ pageSize: 1024, commits: 900, versions: others, kills: true });
   expect(lives).toBeGreaterThan(2);
 });
