@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { freeing } from "./free.ts";
 import { pairs } from "./request-body.ts";
 
 /** What may be in memory of an answer that waits. */
@@ -94,7 +95,7 @@ export class Delivery {
   #write(chunk: Buffer): void {
     this.#left -= chunk.length;
     if (this.#left <= 0 && this.#last === undefined) this.#last = chunk;
-    else this.#response.write(chunk);
+    else this.#response.write(chunk, freeing(chunk));
   }
 
   #block(): void {

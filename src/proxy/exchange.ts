@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { askApplication, type Asking, askPrimary, continuing } from "./ask.ts";
 import type { Answer, Attempt } from "./attempt.ts";
@@ -12,7 +13,7 @@ import type { DatabasePosition } from "./node-view.ts";
 import { ownAnswer } from "./own.ts";
 import { findPlace, placeNow, waitForPrimary } from "./place.ts";
 import { positionHeaders } from "./position-headers.ts";
-import { Refusal, refuse } from "./refusal.ts";
+import { Refusal, refuse, refuseRaw } from "./refusal.ts";
 import { asksForReplay } from "./replay.ts";
 import { RequestBody } from "./request-body.ts";
 
@@ -88,6 +89,16 @@ export class Exchange {
     else if (now - this.#deposedSince > durabilityTimeoutMs) this.#attempt?.abort();
   }
 
+  get socket(): Socket {
+    return this.#request.socket;
+  }
+
+  /** The connection's bytes make no sense any more: in this request's body, or after it. */
+  refuseRest(refusal: Refusal): void {
+    if (!this.#request.complete) this.#fail(refusal);
+    else this.#response.once("close", () => refuseRaw(this.socket, refusal));
+  }
+
   async #answer(first: Incoming): Promise<void> {
     let incoming = first;
     for (let refused = 0; ;) {
@@ -130,6 +141,7 @@ export class Exchange {
       return true;
     }
     this.#answeredBy = "local";
+    this.#stopBodyOf(answer);
     await this.#deliver(incoming, answer, reign, before, watches);
     return false;
   }
@@ -166,7 +178,7 @@ export class Exchange {
     if (waits || (isWrite && !isStream)) await confirm(door, positions, release, this.#gone.signal);
     if (broken) throw brokenOff(isWrite);
     const headers = fromAnswer(message.rawHeaders, false);
-    if (watches || incoming.visit.lost.size > 0)
+    if (watches || incoming.seen.size > 0)
       positionHeaders(headers, { incoming, before, after: positions, reign, ryw: door.config.readYourWrites });
     if (isWrite || waits) headers.push("Sluice-Durable", level);
     this.#endConnection(headers);
@@ -181,6 +193,7 @@ export class Exchange {
     this.#askedUrl = undefined;
     if (answer === undefined) return false;
     this.#answeredBy = "primary";
+    this.#stopBodyOf(answer);
     this.#delivery = new Delivery(answer.message, this.#response, noop, noop);
     const headers = fromAnswer(answer.message.rawHeaders, true);
     this.#endConnection(headers);
@@ -234,6 +247,11 @@ export class Exchange {
     if (this.#door.isDraining || (this.#body && !this.#body.hasEnded)) headers.push("Connection", "close");
   }
 
+  /** Who refuses a request does not read the rest of its body, and closes; what is sent then loses the answer. */
+  #stopBodyOf({ message }: Answer): void {
+    if (message.statusCode! >= 300 && this.#body?.hasEnded === false) this.#body.stop();
+  }
+
   #enterGate(): void {
     this.#insideGate = true;
     this.#door.gate.enter();
@@ -253,6 +271,7 @@ export class Exchange {
     if (refusal.options.unknown) this.#door.metrics.unknown.inc();
     this.#attempt?.abort();
     this.#body?.stop();
+    if (this.#response.writableEnded) return;
     if (this.#response.headersSent) return void this.#response.destroy();
     this.#answeredBy = "own";
     if (this.#body && !this.#body.hasEnded && !refusal.options.close)

@@ -53,6 +53,7 @@ export function readIncoming(door: Door, request: IncomingMessage): Incoming {
       flyReplayed: head.flyReplayed,
       positions: seen,
       lost: new Set(),
+      forged: new Set(),
       deadline: undefined,
     },
   };

@@ -24,8 +24,10 @@ export interface Visit {
   readonly flyReplayed: boolean;
   /** What the client has seen and this node must contain. */
   positions: Positions;
-  /** Positions of the client that left the history. */
+  /** Databases whose position left the history. */
   readonly lost: Set<string>;
+  /** Those whose position nobody here gave out; it would hide every later one. */
+  readonly forged: Set<string>;
   /** When waiting for a primary ends, by performance.now(); set at the first wait. */
   deadline: number | undefined;
 }
@@ -92,6 +94,7 @@ async function reach({ view, config, metrics }: Door, visit: Visit, signal: Abor
   const waits = [...visit.positions].map(async ([db, position]) => {
     const applied = await view.waitApplied(db, position, limit);
     if (applied === "lost") visit.lost.add(db);
+    if (applied === "unknown") visit.forged.add(db);
   });
   try {
     await Promise.all(waits);

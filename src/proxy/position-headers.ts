@@ -1,6 +1,7 @@
 import type { Incoming } from "./incoming.ts";
 import { valueOf } from "./headers.ts";
 import type { DatabasePosition } from "./node-view.ts";
+import type { Visit } from "./place.ts";
 import { changed, formatPositions, merge, POSITION, type Positions, setCookie } from "./position-cookie.ts";
 
 /** Of so many databases a write that changed none names all: it may repeat one whose answer was lost. */
@@ -22,10 +23,10 @@ export function positionHeaders(headers: string[], { incoming, before, after, re
   if (visit.lost.size > 0) headers.push("Sluice-Position-Lost", "1");
   if (!ryw) return;
   const news = reign === undefined ? NOTHING : newsOf(mode === "write", before, after);
-  if (news.size === 0 && visit.lost.size === 0) return;
+  if (news.size === 0 && visit.lost.size === 0 && visit.forged.size === 0) return;
   // A shared cache would give one client's position to all.
   if (mode !== "write" && /(?:^|,)\s*(?:public|s-maxage)\b/i.test(valueOf(headers, "cache-control") ?? "")) return;
-  const text = formatPositions(merge(without(seen, visit.lost), news));
+  const text = formatPositions(merge(without(seen, visit), news));
   if (text !== "") headers.push(POSITION, text);
   headers.push("Set-Cookie", setCookie(text, origin.proto === "https"));
 }
@@ -38,6 +39,7 @@ function newsOf(isWrite: boolean, before: readonly DatabasePosition[], after: re
   return new Map(after.map(({ db, position }) => [db, position]));
 }
 
-function without(positions: Positions, lost: ReadonlySet<string>): Positions {
-  return lost.size === 0 ? positions : new Map([...positions].filter(([db]) => !lost.has(db)));
+function without(positions: Positions, { lost, forged }: Visit): Positions {
+  if (lost.size === 0 && forged.size === 0) return positions;
+  return new Map([...positions].filter(([db]) => !lost.has(db) && !forged.has(db)));
 }

@@ -1,4 +1,5 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
+import { freeing } from "./free.ts";
 import type { KeptBody } from "./kept-body.ts";
 
 export interface BodyEvents {
@@ -22,6 +23,8 @@ export class RequestBody {
   #begun = false;
   #ended = false;
   #resending = false;
+  /** A chunk is on its way from the client to the receiver. */
+  #passing = false;
   #keeping: Promise<void> | undefined;
   /** When the client was last heard of while its body is waited for; 0 while it isn't. */
   waitingSince = 0;
@@ -74,21 +77,27 @@ export class RequestBody {
     this.#bytes += chunk.length;
     if (this.#bytes > this.#bytesMax) return this.#events.tooLarge();
     const sink = this.#sink;
-    const flows = sink === undefined || sink.write(chunk);
     const keeping = this.#kept.add(chunk);
-    this.#heard();
-    if (flows && keeping === undefined) return;
+    this.#keeping = keeping;
     this.#source.pause();
     this.waitingSince = 0;
-    this.#keeping = keeping;
-    void this.#unblock(sink, flows, keeping);
+    // A receiver that has answered early may have closed its connection, and writing to that loses the answer: what
+    // has arrived is read first.
+    this.#passing = true;
+    setImmediate(() => {
+      this.#passing = false;
+      if (sink === undefined || this.#sink !== sink) return;
+      const flows = sink.write(chunk, this.#kept.isComplete ? undefined : freeing(chunk));
+      if (this.#ended) this.#finish(sink);
+      else if (flows && keeping === undefined) this.#goOn();
+      else void this.#unblock(sink, flows, keeping);
+    });
   }
 
-  async #unblock(sink: ClientRequest | undefined, flows: boolean, keeping: Promise<void> | undefined): Promise<void> {
+  async #unblock(sink: ClientRequest, flows: boolean, keeping: Promise<void> | undefined): Promise<void> {
     await keeping;
-    if (this.#keeping === keeping) this.#keeping = undefined;
-    if (!flows && sink !== undefined) await drained(sink);
-    if (this.#sink === sink && sink !== undefined) this.#goOn();
+    if (!flows) await drained(sink);
+    if (this.#sink === sink) this.#goOn();
   }
 
   #goOn(): void {
@@ -118,7 +127,7 @@ export class RequestBody {
   #end(): void {
     this.#ended = true;
     this.waitingSince = 0;
-    if (this.#sink !== undefined && !this.#resending) this.#finish(this.#sink);
+    if (this.#sink !== undefined && !this.#resending && !this.#passing) this.#finish(this.#sink);
   }
 
   #finish(sink: ClientRequest): void {

@@ -17,6 +17,8 @@ export class FrontDoor {
   readonly #server: Server;
   readonly #exchanges = new Set<Exchange>();
   readonly #upgrades = new Set<Upgrade>();
+  /** Connections on which something came that is no HTTP. */
+  readonly #broken = new WeakSet<Socket>();
   #looking: NodeJS.Timeout | undefined;
 
   constructor(options: DoorOptions) {
@@ -127,12 +129,20 @@ export class FrontDoor {
 
   /** What the parser refused: an answer, and the end of the connection. */
   #refuseBroken(error: NodeJS.ErrnoException, socket: Socket): void {
+    if (this.#broken.has(socket)) return;
+    this.#broken.add(socket);
     if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
     const status = STATUS[error.code ?? ""] ?? 400;
     const code = status === 408 ? "SLU-7014" : "SLU-7006";
     this.#door.metrics.own.inc({ code });
     const reason = (error as { reason?: string }).reason ?? error.message;
-    refuseRaw(socket, new Refusal(status, code, `can't be understood: ${reason}`, { close: true }));
+    const refusal = new Refusal(status, code, `can't be understood: ${reason}`, { close: true });
+    socket.pause();
+    // Answers come in the order of requests: whole ones that are under way are answered first.
+    const before = [...this.#exchanges].filter((exchange) => exchange.socket === socket);
+    const last = before.at(-1);
+    if (last) last.refuseRest(refusal);
+    else refuseRaw(socket, refusal);
   }
 }
 

@@ -171,7 +171,7 @@ export class ClusterNode implements NodeView {
           resolve(value);
         } catch (error) {
           end();
-          reject(error as Error);
+          reject(error);
         }
       };
       if (signal.aborted) return aborted();

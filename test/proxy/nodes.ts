@@ -44,7 +44,8 @@ export const echo: App = (request, response, node) => {
       if (request.method !== "GET" && request.method !== "HEAD") node.view.cluster.commit(node.view, db);
     } catch (error) {
       response.statusCode = 500;
-      return void response.end((error as Error).message);
+      response.end((error as Error).message);
+      return;
     }
     const { method, url, headers, rawTrailers } = request;
     const body = Buffer.concat(chunks).toString("latin1");
@@ -197,7 +198,8 @@ export interface Reply {
 export async function ask(port: number, method: string, target: string, options: AskOptions = {}): Promise<Reply> {
   const { headers = {}, body, agent, onSent } = options;
   return new Promise((resolve, reject) => {
-    const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
+    const length =
+      body === undefined || headers["transfer-encoding"] ? {} : { "content-length": Buffer.byteLength(body) };
     const request = send({
       host: "127.0.0.1",
       port,
