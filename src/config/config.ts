@@ -12,10 +12,51 @@ export interface Config {
   /** Metrics alone, without a secret. */
   readonly metricsListen: ListenAddress | undefined;
   readonly secret: string | undefined;
+  /** Undefined for a node without others. */
+  readonly cluster: ClusterConfig | undefined;
   readonly proxy: ProxyConfig | undefined;
   readonly exec: readonly ExecConfig[];
   readonly logging: { readonly level: string | undefined; readonly type: "text" | "json" | undefined };
 }
+
+/** A node among others. */
+export interface ClusterConfig {
+  /** URL at which the others reach this node's API. */
+  readonly advertise: string;
+  readonly tls: { readonly cert: string; readonly key: string; readonly ca?: string } | undefined;
+  readonly lease: LeaseConfig;
+}
+
+/** Where the lease lies, and the times that go with it; meanings and defaults stand in the schema. */
+export interface LeaseConfig {
+  readonly place: LeasePlace;
+  readonly ttlMs: number;
+  readonly takeoverTimeoutMs: number;
+  readonly handoffTimeoutMs: number;
+  readonly replicaTimeoutMs: number;
+  readonly candidate: boolean;
+  readonly promote: boolean;
+}
+
+export type LeasePlace =
+  | { readonly type: "store"; readonly store: StoreConfig }
+  | { readonly type: "file"; readonly path: string }
+  | { readonly type: "static"; readonly primary: string }
+  | {
+      readonly type: "consul";
+      readonly url: string;
+      readonly key: string;
+      readonly token: string | undefined;
+      readonly lockDelayMs: number;
+    }
+  | {
+      readonly type: "etcd";
+      /** Members of one etcd cluster. */
+      readonly urls: readonly string[];
+      readonly key: string;
+      readonly username: string | undefined;
+      readonly password: string | undefined;
+    };
 
 export interface ListenAddress {
   readonly host: string;
@@ -75,6 +116,8 @@ export type DbConfig = FileDb | DirectoryDb;
 interface CommonDb {
   readonly store: StoreConfig;
   readonly syncIntervalMs: number;
+  /** A replica follows only the store. */
+  readonly storeOnly: boolean;
   /** `replicate` restores a missing database first; `run` always does. */
   readonly restoreIfMissing: boolean;
 }

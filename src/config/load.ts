@@ -3,7 +3,6 @@ import os from "node:os";
 import path from "node:path";
 import { isMap, LineCounter, parseDocument, type Document } from "yaml";
 import type { z } from "zod";
-import type { ErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
 import type { Config } from "./config.ts";
 import { expandDocument, type Environment, maskVariables, nodeAt, restore } from "./expand.ts";
@@ -31,7 +30,7 @@ export function findConfig(given: string | undefined, env: Environment): string 
   throw new SluiceError("SLU-1001", "there is neither ./sluice.yml nor /etc/sluice.yml");
 }
 
-/** Reads and resolves a configuration file. Throws SLU-1002 with every problem and its line, SLU-1007 for what is for clusters. */
+/** Reads and resolves a configuration file. Throws SLU-1002 with every problem and its line. */
 export function loadConfig(file: string, env: Environment): Config {
   let text: string;
   try {
@@ -44,11 +43,9 @@ export function loadConfig(file: string, env: Environment): Config {
   const resolved = resolveConfig(value, file, env);
   if (Array.isArray(resolved)) {
     const found = resolved as readonly ResolveProblem[];
-    const code = found.every(({ later }) => later) ? "SLU-1007" : "SLU-1002";
     throw invalid(
       file,
       found.map((problem) => ({ ...problem, ...atLine(text, problem.path) })),
-      code,
     );
   }
   return resolved as Config;
@@ -59,9 +56,9 @@ function atLine(text: string, at: readonly PropertyKey[]): { line: number; colum
   return lineOf(parseDocument(maskVariables(text).text, { lineCounter: lines }), lines, at);
 }
 
-function invalid(file: string, problems: readonly Problem[], code: ErrorCode = "SLU-1002"): SluiceError {
+function invalid(file: string, problems: readonly Problem[]): SluiceError {
   const list = problems.map(({ line, column, message }) => `${file}:${line}:${column}: ${message}`);
-  return new SluiceError(code, list.join("\n"));
+  return new SluiceError("SLU-1002", list.join("\n"));
 }
 
 /** Parses and validates the text of a configuration file; `value` is undefined when there are problems. */

@@ -4,6 +4,7 @@ import path from "node:path";
 import type { Config, DbConfig, DirectoryDb, ListenAddress, StoreConfig, StoreSettings } from "./config.ts";
 import type { Environment } from "./expand.ts";
 import { parseListen } from "./listen.ts";
+import { resolveCluster } from "./resolve-cluster.ts";
 import { resolveProxy } from "./resolve-proxy.ts";
 import type { ConfigFile, StoreObject } from "./schema.ts";
 
@@ -11,8 +12,6 @@ import type { ConfigFile, StoreObject } from "./schema.ts";
 export interface ResolveProblem {
   readonly path: readonly PropertyKey[];
   readonly message: string;
-  /** It makes sense, but only to a version of Sluice that runs several nodes. */
-  readonly later?: boolean;
 }
 
 /** Fills in defaults and makes all spellings one; or says what doesn't fit together. */
@@ -34,7 +33,11 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
   const proxy =
     file.proxy &&
     resolveProxy(file.proxy, base, (key, message) => void problems.push({ path: ["proxy", ...key], message }));
-  refuseLater(file, problems);
+  const storeAt = (url: string): StoreConfig | string => resolveStore({ url }, file, base, env);
+  const cluster = resolveCluster(file, base, dbs, storeAt, (path, message) => void problems.push({ path, message }));
+  for (const [i, { on }] of file.exec.entries())
+    if (on === "replica" && cluster === undefined)
+      problems.push({ path: ["exec", i, "on"], message: "a lone node is always the primary: this would never run" });
   if (problems.length > 0) return problems;
   return {
     file: name,
@@ -47,6 +50,7 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
     node: { name: file.node.name ?? os.hostname(), listen },
     metricsListen,
     secret: file.cluster.secret,
+    cluster,
     proxy,
     exec: file.exec,
     logging: { level: file.logging.level, type: file.logging.type },
@@ -56,7 +60,7 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
 /** What a lone database from the command line is protected with: every default. */
 export function configFor(db: string, storeUrl: string, env: Environment): Config | readonly ResolveProblem[] {
   const file: ConfigFile = {
-    dbs: [{ path: db, store: storeUrl, pattern: "*.db", recursive: false }],
+    dbs: [{ path: db, store: storeUrl, pattern: "*.db", recursive: false, source: "primary" }],
     snapshot: { interval: 86_400_000, retention: 86_400_000 },
     levels: [{ interval: 30_000 }, { interval: 300_000 }, { interval: 3_600_000 }],
     "l0-retention": 300_000,
@@ -98,6 +102,7 @@ function resolveDb(db: ConfigFile["dbs"][number], at: readonly PropertyKey[], co
   }
   const common = {
     store,
+    storeOnly: db.source === "store",
     syncIntervalMs: db["sync-interval"] ?? object["sync-interval"] ?? 1000,
     restoreIfMissing: db["restore-if-db-not-exists"] ?? false,
   };
@@ -232,21 +237,6 @@ function logPlace({ store: { url, settings } }: DbConfig): string {
   const [location = "", query = ""] = url.split("?", 2);
   const endpoint = settings.endpoint ?? new URLSearchParams(query).get("endpoint") ?? "";
   return `${endpoint} ${location.replace(/\/+$/, "")}`;
-}
-
-/** What the configuration of a cluster has and this version hasn't. */
-function refuseLater(file: ConfigFile, problems: ResolveProblem[]): void {
-  const refuse = (path: readonly PropertyKey[], message: string): void =>
-    void problems.push({ path, message: `${message}; this version runs a single node`, later: true });
-  const type = file.lease?.type ?? "none";
-  if (type !== "none" && type !== "static") refuse(["lease", "type"], `lease type ${type} is for several nodes`);
-  if (file.lease === undefined && file.node.advertise !== undefined)
-    refuse(["node", "advertise"], "node.advertise asks for a lease in the store, which is for several nodes");
-  if (file.proxy !== undefined) refuse(["proxy"], "the front door (proxy) is for several nodes");
-  if (file.cluster.tls !== undefined) refuse(["cluster", "tls"], "TLS is for the traffic between nodes");
-  if (file.lease?.promote === true) refuse(["lease", "promote"], "there is nobody to take over from");
-  for (const [i, { on }] of file.exec.entries())
-    if (on === "replica") refuse(["exec", i, "on"], "no replica will ever run this");
 }
 
 export function isLoopback(host: string): boolean {

@@ -49,6 +49,10 @@ const db = z.strictObject({
   replica: store.optional().describe("Litestream's name for `store`."),
   replicas: z.array(store).length(1).optional().describe("Litestream's old spelling: a list of one."),
   "sync-interval": duration.optional().describe("How long a commit may wait before it's sent. Default 1s."),
+  source: z
+    .enum(["primary", "store"])
+    .default("primary")
+    .describe("What a replica follows: the primary, and the store while that is away; or only the store."),
   "restore-if-db-not-exists": flag.optional().describe("`replicate`: restore a missing database first."),
 });
 
@@ -56,6 +60,54 @@ const exec = z.strictObject({
   cmd: z.string().min(1).describe("The command, as plain words; for a shell write sh -c '…'."),
   on: z.enum(["any", "primary", "replica"]).default("any").describe("The role in which it runs."),
   wait: flag.default(false).describe("Run to its end before the next one; a failure stops everything."),
+});
+
+const lease = z.strictObject({
+  type: z
+    .enum(["store", "consul", "etcd", "file", "static", "none"])
+    .default("store")
+    .describe(
+      "Where the lease lies: beside the log, in Consul, in etcd, in a file; `static`: `primary` says who it is.",
+    ),
+  ttl: duration.default(10_000).describe("After how long without a renewal others may take over. At least 2s."),
+  url: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Type `store`: the store. Default: the first database's. Type `file`: the file."),
+  "takeover-timeout": duration
+    .default(30_000)
+    .describe("What is not taken over by then stays closed, and is reported."),
+  "handoff-timeout": duration.default(10_000).describe("How long a planned change of the primary may take."),
+  "replica-timeout": duration
+    .default(5_000)
+    .describe("A replica that is further behind is no member for `replica` durability."),
+  candidate: flag.default(true).describe("Whether this node may become primary."),
+  promote: flag.default(false).describe("At start, take over from a running primary, once this node has caught up."),
+  primary: z.url().optional().describe("Type `static`: what the primary advertises."),
+  consul: z
+    .strictObject({
+      url: z.url().default("http://127.0.0.1:8500").describe("The agent."),
+      key: z.string().min(1).default("sluice/primary").describe("The key in its store."),
+      token: z.string().optional().describe("An ACL token."),
+      "lock-delay": duration
+        .default(1_000)
+        .describe("How long Consul keeps the key from others after a session ended."),
+    })
+    .optional()
+    .describe("Type `consul`."),
+  etcd: z
+    .strictObject({
+      url: z
+        .union([z.url().transform((url) => [url]), z.array(z.url()).min(1)])
+        .default(["http://127.0.0.1:2379"])
+        .describe("A member, or a list of them."),
+      key: z.string().min(1).default("sluice/primary").describe("The key."),
+      username: z.string().optional().describe("With authentication."),
+      password: z.string().optional().describe("With authentication."),
+    })
+    .optional()
+    .describe("Type `etcd`."),
 });
 
 const durability = z.enum(["local", "replica", "store"]);
@@ -133,7 +185,7 @@ export const configSchema = z.strictObject({
     .strictObject({
       name: z.string().optional().describe("Default: the host's name."),
       listen: z.string().optional().describe("Admin API and metrics, such as 127.0.0.1:20202."),
-      advertise: z.url().optional().describe("Where other nodes reach this one; not part of this version."),
+      advertise: z.url().optional().describe("Where other nodes reach this one. It makes this a node of a cluster."),
     })
     .prefault({})
     .describe("This process."),
@@ -144,28 +196,11 @@ export const configSchema = z.strictObject({
       tls: z
         .strictObject({ cert: z.string(), key: z.string(), ca: z.string().optional() })
         .optional()
-        .describe("Not part of this version."),
+        .describe("PEM files for the traffic between nodes; with `ca` both sides must show a certificate."),
     })
     .prefault({})
     .describe("What the nodes share."),
-  lease: z
-    .strictObject({
-      type: z
-        .enum(["store", "consul", "etcd", "file", "static", "none"])
-        .default("none")
-        .describe("`none`, or `static` for a lone node; the others are not part of this version."),
-      ttl: duration.default(10_000).describe("For several nodes."),
-      url: z.string().optional().describe("For several nodes."),
-      "takeover-timeout": duration.optional().describe("For several nodes."),
-      "handoff-timeout": duration.optional().describe("For several nodes."),
-      "replica-timeout": duration.optional().describe("For several nodes."),
-      candidate: flag.default(true).describe("For several nodes."),
-      promote: flag.default(false).describe("For several nodes."),
-      primary: z.string().optional().describe("For several nodes."),
-      consul: z.strictObject({ url: z.string(), key: z.string() }).optional().describe("For several nodes."),
-    })
-    .optional()
-    .describe("Who may write. One node needs none."),
+  lease: lease.optional().describe("Who may be primary. Default: none for a lone node, `store` with `node.advertise`."),
   proxy: proxy.optional().describe("The front door: a reverse proxy before the application of every node."),
   exec: z
     .union([
@@ -194,4 +229,5 @@ export const configSchema = z.strictObject({
 
 export type ConfigFile = z.output<typeof configSchema>;
 export type ProxyFile = z.output<typeof proxy>;
+export type LeaseFile = z.output<typeof lease>;
 export type StoreObject = z.output<typeof storeObject>;

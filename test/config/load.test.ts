@@ -44,6 +44,7 @@ describe("a valid file", () => {
           kind: "file",
           path: path.join(dir, "app.db"),
           store: { url: "s3://bucket/app", settings: {} },
+          storeOnly: false,
           syncIntervalMs: 1000,
           restoreIfMissing: false,
         },
@@ -54,7 +55,10 @@ describe("a valid file", () => {
       l0RetentionMs: 300_000,
       shutdownSyncTimeoutMs: 30_000,
       node: { name: os.hostname(), listen: undefined },
+      metricsListen: undefined,
       secret: undefined,
+      cluster: undefined,
+      proxy: undefined,
       exec: [],
       logging: { level: undefined, type: undefined },
     });
@@ -73,7 +77,7 @@ dbs:
     store: ./backup/tenants
 snapshot: { interval: 1h30m, retention: 7d }
 levels: [{ interval: 10s }]
-node: { name: one, listen: "[::1]:20202" }
+node: { name: one, listen: "[::1]:20202", advertise: http://here:1 }
 cluster: { secret: 0123456789 }
 lease: { type: static, primary: http://here:1 }
 exec:
@@ -139,7 +143,7 @@ describe("variables", () => {
     store: { type: s3, bucket: "\${EMPTY:-bucket}", path: \${NONE:-p}, concurrency: \${N}, force-path-style: \${T:-true} }
 cluster: { secret: \${KEY} }
 node: { name: "\${EVIL}" }
-lease: { candidate: \${ A == "x" } } # \${COMMENT}
+lease: { type: none, candidate: \${ A == "x" } } # \${COMMENT}
 `,
       env,
     );
@@ -222,14 +226,22 @@ describe("a wrong file", () => {
   });
 
   test.each([
-    ["lease: { type: consul }", /^3:16: lease type consul is for several nodes; this version runs a single node/],
-    ['proxy: { listen: :8080, app: "http://127.0.0.1:8000" }', /^3:8: the front door/],
-    ["node: { advertise: http://a:1 }", /^3:20: node\.advertise asks for a lease/],
-    ["cluster: { tls: { cert: a, key: b } }", /^3:17: TLS/],
-    ["lease: { promote: true }", /^3:19: there is nobody/],
-    ["exec: [{ cmd: a, on: replica }]", /^3:22: no replica/],
-  ])("for a cluster (%s) has a code of its own", (text, problem) => {
-    expect(problems(DB + text)).toEqual(["SLU-1007", expect.stringMatching(problem)]);
+    ["lease: { type: consul }", /^3:8: a lease is for several nodes: node\.advertise/],
+    ["node: { advertise: http://a:1 }", /^3:7: node\.listen must say/],
+    ["node: { advertise: http://a:1, listen: 127.0.0.1:1 }\nlease: { type: none }", /^4:\d+: `none` is for one node/],
+    ["node: { advertise: http://a:1, listen: 127.0.0.1:1 }\nlease: { type: static }", /needs `primary`/],
+    ["node: { advertise: http://a:1, listen: 127.0.0.1:1 }\nlease: { ttl: 500ms }", /less than 2s/],
+    ["exec: [{ cmd: a, on: replica }]", /^3:22: a lone node/],
+  ])("of a cluster that doesn't fit together (%s) says so", (text, problem) => {
+    expect(problems(DB + text)).toEqual(["SLU-1002", expect.stringMatching(problem)]);
+  });
+
+  test("of a cluster has a lease beside the first database's log by default", () => {
+    const { cluster } = load(`${DB}node: { advertise: "http://a:1", listen: "127.0.0.1:1" }`);
+    expect(cluster).toMatchObject({
+      advertise: "http://a:1",
+      lease: { place: { type: "store" }, ttlMs: 10_000, candidate: true, promote: false },
+    });
   });
 });
 
