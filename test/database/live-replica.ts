@@ -14,7 +14,7 @@ export class LiveReplica implements CommitSink {
   readonly capture: Capture;
   readonly backfill: Backfill;
   readonly #restart: WalRestart;
-  readonly writer: WalWriter;
+  writer: WalWriter;
   /** Whether the header of a new WAL is written by `prepare`, and not by `begin`. */
   isPreparing = false;
   commits = 0;
@@ -86,6 +86,11 @@ export class LiveReplica implements CommitSink {
   abort(): void {
     this.writer.abort();
     this.locks.endChange();
+  }
+
+  /** A writer that knows nothing yet of the wal-index. */
+  renewWriter(): void {
+    this.writer = new WalWriter(this.files, this.pageSize);
   }
 
   /** Captures what is committed. */

@@ -54,7 +54,18 @@ async function storm({ pageSize, commits, versions, kills }: Storm): Promise<{ l
   const readers = versions.map((version, i) =>
     start(
       "python3",
-      [app("follow"), path, "--until", commits, "--seconds", 50, "--seed", seed + i, "--hold", i === 0 ? 0.4 : 0.02],
+      [
+        app("follow"),
+        path,
+        "--until",
+        commits,
+        "--seconds",
+        50 * scale,
+        "--seed",
+        seed + i,
+        "--hold",
+        i === 0 ? 0.4 : 0.02,
+      ],
       {
         ...sqliteEnvironment(version),
       },
@@ -91,13 +102,27 @@ async function storm({ pageSize, commits, versions, kills }: Storm): Promise<{ l
 
 const some: readonly SqliteVersion[] = ["3.14.1", "3.31.1", "3.54.1-debug"];
 const others: readonly SqliteVersion[] = ["3.39.1", "3.50.4", "3.54.1"];
+/** `SLUICE_READERS_SCALE` for long runs, with all page sizes. */
+const scale = Number(process.env["SLUICE_READERS_SCALE"] ?? 1);
+const pageSizes = scale > 1 ? [512, 1024, 4096, 65536] : undefined;
+const patienceMs = 60_000 * scale;
 
-test.skipIf(lacks(...some))(`readers of a replica find commits only (seed ${testSeed})`, async () => {
-  const { restarts } = await storm({ pageSize: 4096, commits: 1000, versions: some, kills: false });
-  expect(restarts).toBeGreaterThan(0);
-});
+test.skipIf(lacks(...some)).each(pageSizes ?? [4096])(
+  `readers of a replica with pages of %i bytes find commits only (seed ${testSeed})`,
+  async (pageSize) => {
+    const commits = (pageSize > 4096 ? 300 : 1000) * scale;
+    const { restarts } = await storm({ pageSize, commits, versions: some, kills: false });
+    expect(restarts).toBeGreaterThan(0);
+  },
+  patienceMs,
+);
 
-test.skipIf(lacks(...others))(`the same when the applier is killed again and again (seed ${testSeed})`, async () => {
-  const { lives } = await storm({ pageSize: 1024, commits: 900, versions: others, kills: true });
-  expect(lives).toBeGreaterThan(2);
-});
+test.skipIf(lacks(...others)).each(pageSizes ?? [1024])(
+  `the same with pages of %i bytes when the applier is killed again and again (seed ${testSeed})`,
+  async (pageSize) => {
+    const commits = (pageSize > 4096 ? 300 : 900) * scale;
+    const { lives } = await storm({ pageSize, commits, versions: others, kills: true });
+    expect(lives).toBeGreaterThan(2);
+  },
+  patienceMs,
+);
