@@ -13,6 +13,7 @@ import { parseIndex } from "../ltx/page-index.ts";
 import { openLtxFile, type FileHead, type IndexParser, type OpenedFile } from "./ltx-file.ts";
 import { PageSet } from "./page-set.ts";
 import type { Plan } from "./plan.ts";
+import type { RestoreJournal } from "./restore-journal.ts";
 import { readRange } from "./read-object.ts";
 import { decodeSegment, type Segment, type SegmentSum } from "./segment.ts";
 import { Slots } from "./slots.ts";
@@ -38,8 +39,10 @@ export interface AssemblerOptions {
   /** The file that pages are written to, at their places. */
   readonly fd: number;
   readonly signal?: AbortSignal;
-  /** Told of compressed bytes as they're done with. */
-  readonly onBytes: (bytes: number) => void;
+  /** Told of compressed bytes as they're done with; `kept`: they needn't be fetched, since the journal knew them. */
+  readonly onBytes: (bytes: number, kept: boolean) => void;
+  /** Knows of segments that are in the file already, and is told of more. */
+  readonly journal?: RestoreJournal;
 }
 
 /** What the files of a plan amount to. */
@@ -82,6 +85,11 @@ export class Assembler {
     this.#options = options;
     this.#slots = new Slots(FETCHES + 2 * this.#pool.size);
     this.#earlySync = new EarlySync(options.fd);
+  }
+
+  /** Forgets what is in the file. */
+  forget(): void {
+    this.#txid = 0;
   }
 
   /** How much of a plan is still to be fetched. */
@@ -169,7 +177,7 @@ export class Assembler {
     this.#final = new PageSet(0);
     this.#finished = new Map();
     this.#sums = new Int32Array(0);
-    ftruncateSync(this.#options.fd, 0);
+    if (this.#options.journal?.isEmpty !== false) ftruncateSync(this.#options.fd, 0);
   }
 
   /** Fetches and decodes one file, whose first slot is acquired; checks its checksum; then its pages are final. */
@@ -200,7 +208,7 @@ export class Assembler {
     }
     for (let i = 0; i < pages.length; i++) if (wanted[i] === 1) this.#final.add(pages[i]!);
     this.#finished.set(file.key, opened.header);
-    this.#options.onBytes(file.sizeBytes - (offsets.at(-1)! - HEADER_BYTES));
+    this.#options.onBytes(file.sizeBytes - (offsets.at(-1)! - HEADER_BYTES), false);
   }
 
   async #decodeSegment(
@@ -212,9 +220,9 @@ export class Assembler {
     signal: AbortSignal,
   ): Promise<SegmentSum> {
     const { file, header, offsets, whole } = opened;
+    const { store, fd, onBytes, journal } = this.#options;
     const range = { offset: offsets[first]!, length: offsets[last]! - offsets[first]! };
     const { offset, length } = range;
-    const path = whole === undefined ? this.#options.store.localFile?.(file.key) : undefined;
     const segment = (source: Segment["source"]): Segment => ({
       name: file.key,
       pageSize: header.pageSize,
@@ -222,17 +230,26 @@ export class Assembler {
       pages: opened.pages.slice(first, last),
       offsets: Uint32Array.from(offsets.subarray(first, last + 1), (at) => at - offset),
       wanted: wanted.slice(first, last),
-      fd: this.#options.fd,
+      fd,
       sums: this.#sums,
     });
+    // Small files come whole when they're opened: nothing of them need be remembered.
+    const key = whole === undefined ? { store: store.url, file, ...range } : undefined;
+    const kept = key && journal?.find(key);
+    if (kept !== undefined && (await this.#pool.decode(segment(kept))) !== undefined) {
+      onBytes(length, true);
+      return kept;
+    }
+    const path = whole === undefined ? store.localFile?.(file.key) : undefined;
     let sum = path === undefined ? undefined : await this.#pool.decode(segment({ path, ...range }));
     if (sum === undefined) {
       const bytes = whole?.slice(offset, offset + length) ?? (await this.#fetch(file, offset, length, signal));
       signal.throwIfAborted();
       sum = inline ? decodeSegment(segment(bytes), writeFully) : await this.#pool.decode(segment(bytes));
     }
+    if (key !== undefined) journal?.add(key, sum!);
     signal.throwIfAborted();
-    this.#options.onBytes(length);
+    onBytes(length, false);
     this.#earlySync.wrote((last - first) * header.pageSize);
     return sum!;
   }

@@ -2,7 +2,7 @@ export type RestorePhase = "plan" | "fetch" | "check" | "install";
 
 export interface RestoreProgress {
   readonly phase: RestorePhase;
-  /** Compressed bytes fetched so far, and in all. The total grows when the restore has to plan anew. */
+  /** Compressed bytes that are done with so far, and in all. The total grows when the restore has to plan anew. */
   readonly bytesDone: number;
   readonly bytesTotal: number;
 }
@@ -11,6 +11,8 @@ export interface RestoreProgress {
 export class Progress {
   files = 0;
   bytesDone = 0;
+  /** Those of `bytesDone` that an earlier restore had left. */
+  keptBytes = 0;
   #bytesTotal = 0;
   #phase: RestorePhase = "plan";
   readonly #tell: (progress: RestoreProgress) => void;
@@ -31,8 +33,15 @@ export class Progress {
     this.enter("fetch");
   }
 
-  add(bytes: number): void {
+  /** What was taken over from an earlier restore has to be fetched after all. */
+  undoKept(): void {
+    this.bytesDone -= this.keptBytes;
+    this.keptBytes = 0;
+  }
+
+  add(bytes: number, kept = false): void {
     this.bytesDone += bytes;
+    if (kept) this.keptBytes += bytes;
     this.#tell({ phase: this.#phase, bytesDone: this.bytesDone, bytesTotal: this.#bytesTotal });
   }
 }

@@ -24,6 +24,8 @@ export interface RestoreOptions extends RestoreGoal {
   /** Default `quick`. */
   readonly integrityCheck?: IntegrityCheck;
   readonly onProgress?: (progress: RestoreProgress) => void;
+  /** Told of compressed bytes that stay decoded for the next restore to `path`, when this one is broken off. */
+  readonly onKept?: (bytes: number) => void;
   /** Called when the file is verified and before it's put in place: what a node must remember of it comes first. */
   readonly onVerified?: (state: RestoredState) => Promise<void>;
   readonly signal?: AbortSignal;
@@ -60,6 +62,8 @@ export interface Restored extends RestoredState {
   /** What was fetched. */
   readonly files: number;
   readonly fetchedBytes: number;
+  /** What an earlier restore to this place had fetched, and this one had not to. */
+  readonly keptBytes: number;
   readonly elapsedMs: number;
   /** How long SQLite's check took; undefined for `none`. */
   readonly checkMs: number | undefined;
@@ -72,12 +76,15 @@ export interface Restored extends RestoredState {
  *
  * Throws the codes SLU-4501 to SLU-4512 and SLU-4516, those of the store and of LTX files; the target is then as it
  * was. Aborting `signal` before it's put in place does the same.
+ *
+ * When it's killed, aborted, or the store goes, what was decoded of large files stays beside the target, and the next
+ * restore there goes on with it (`RestoreJournal`).
  */
 export async function restore(options: RestoreOptions): Promise<Restored> {
   const startedMs = Date.now();
   const { path, force = false, integrityCheck = "quick", signal } = options;
   const progress = new Progress(options.onProgress);
-  const target = await RestoreTarget.create(path, { force });
+  const target = await RestoreTarget.create(path, { force, resume: true });
   try {
     const state = await fetchState(options, target, progress);
     signal?.throwIfAborted();
@@ -91,11 +98,15 @@ export async function restore(options: RestoreOptions): Promise<Restored> {
       path: target.path,
       sizeBytes: state.pageCount * state.pageSize,
       files: progress.files,
-      fetchedBytes: progress.bytesDone,
+      fetchedBytes: progress.bytesDone - progress.keptBytes,
+      keptBytes: progress.keptBytes,
       elapsedMs: Date.now() - startedMs,
       checkMs,
     };
   } catch (error) {
+    const isBrokenOff = signal?.aborted === true || (isSluiceError(error) && error.code.startsWith("SLU-3"));
+    const keptBytes = isBrokenOff ? target.leave() : 0;
+    if (keptBytes > 0) options.onKept?.(keptBytes);
     throw writeError(target.path, error);
   } finally {
     await target.discard();
@@ -125,11 +136,13 @@ export async function fetchState(
 ): Promise<RestoredState> {
   const { store, prefix, signal } = options;
   const layout = new LogLayout(store.layout, prefix);
+  const { journal } = target;
   const assembler = new Assembler({
     store,
     fd: target.fd,
     ...(signal !== undefined && { signal }),
-    onBytes: (bytes) => progress.add(bytes),
+    onBytes: (bytes, kept) => progress.add(bytes, kept),
+    ...(journal !== undefined && { journal }),
   });
   try {
     for (let attempt = 1; ; attempt++) {
@@ -141,6 +154,13 @@ export async function fetchState(
         const assembly = await assembler.assemble(chosen.plan, (bytes) => target.ensureRoom(bytes));
         return stateOf(assembly, chosen.plan, chosen.logId, options);
       } catch (error) {
+        if (journal?.wasUsed === true && isDamage(error)) {
+          // What an earlier restore left may be to blame.
+          journal.clear();
+          assembler.forget();
+          progress.undoKept();
+          continue;
+        }
         if (!isSluiceError(error, "SLU-3404")) throw error;
         if (attempt === PLANS_MAX) {
           throw new SluiceError("SLU-4510", `${store.url}: files were deleted during each of ${attempt} attempts`, {
@@ -167,6 +187,7 @@ async function fetchOldState(
   const mayBeOld = isSluiceError(problem, "SLU-4501") || isSluiceError(problem, "SLU-4503");
   const objects = mayBeOld && options.txid === undefined ? await listOld(options) : [];
   if (objects.length === 0) throw problem;
+  target.reset();
   const { plan, pageSize, pageCount } = await restoreOld(objects, options, target, progress);
   return {
     txid: 0,
@@ -180,6 +201,11 @@ async function fetchOldState(
     pageCount,
     pageSums: undefined,
   };
+}
+
+/** Checksums that are wrong, or pages that are nowhere. */
+function isDamage(error: unknown): boolean {
+  return isSluiceError(error) && ["SLU-4508", "SLU-4509", "SLU-5001", "SLU-5002"].includes(error.code);
 }
 
 function stateOf(assembly: Assembly, plan: Plan, logId: string | undefined, source: RestoreSource): RestoredState {

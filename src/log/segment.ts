@@ -10,8 +10,11 @@ export interface Segment {
   /** Of the file, for messages. */
   readonly name: string;
   readonly pageSize: number;
-  /** The frames: owned by the decoder, which may overwrite them; or where they are. */
-  readonly source: Uint8Array<ArrayBuffer> | FileRange;
+  /**
+   * The frames: owned by the decoder, which may overwrite them; or where they are; or what came of them when they were
+   * decoded before: then wanted pages are only checked.
+   */
+  readonly source: Uint8Array<ArrayBuffer> | FileRange | SegmentSum;
   /** Page number of each frame, as the file's index says. */
   readonly pages: Uint32Array<ArrayBuffer>;
   /** Where each frame begins in the source, and after the last where that ends. */
@@ -30,10 +33,12 @@ export interface FileRange {
   readonly length: number;
 }
 
-/** A segment's part of the LTX file checksum: the CRC-64 of frame headers and uncompressed pages. */
 export interface SegmentSum {
+  /** Its part of the LTX file checksum: the CRC-64 of frame headers and uncompressed pages. */
   readonly crc: bigint;
   readonly hashedBytes: number;
+  /** Of each of its pages, wanted or not: two signed words, low half first. */
+  readonly sums: Int32Array;
 }
 
 /** Contiguous pages are written in runs of at most this. */
@@ -47,7 +52,8 @@ let pageRun: PageRun | undefined;
 /**
  * Decodes the pages of a segment, writes the wanted ones at their places in the database file, and sums them: one
  * pass over each page gives both the file's checksum and the page's sum. Throws SLU-5001 or SLU-5002 for a damaged
- * frame, and what `write` throws. Returns undefined, and has done nothing, where the source is a file that can't be read.
+ * frame, and what `write` throws. Returns undefined, and has done nothing, where the source is a file that can't be read, or was decoded before and
+ * is not what is in the file.
  */
 export function decodeSegment(
   segment: Segment,
@@ -55,12 +61,14 @@ export function decodeSegment(
 ): SegmentSum | undefined {
   const { source, pages, offsets, wanted, pageSize, fd, sums, name } = segment;
   const run = (pageRun ??= new PageRun(RUN_BYTES, INPUT_BYTES));
+  if ("crc" in source) return stillThere(segment, source, run) ? source : undefined;
   const bytes = source instanceof Uint8Array ? source : readSource(source, run.input);
   if (bytes === undefined) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const crc = new Crc64();
   const sum = new PageSum(pageSize);
   const over = overPage(pageSize);
+  const own = new Int32Array(2 * pages.length);
   let hashedBytes = 0;
   let runStart = 0;
   let runPages = 0;
@@ -86,6 +94,8 @@ export function decodeSegment(
     const shifted = over.shift(crc.lo, crc.hi);
     crc.set(shifted.lo ^ sum.contentLo, shifted.hi ^ sum.contentHi);
     hashedBytes += content - start + pageSize;
+    own[2 * i] = sum.lo;
+    own[2 * i + 1] = sum.hi;
     if (wanted[i] === 0) continue;
 
     sums[2 * (page - 1)] = sum.lo;
@@ -94,7 +104,37 @@ export function decodeSegment(
     runPages++;
   }
   writeRun();
-  return { crc: crc.value(), hashedBytes };
+  return { crc: crc.value(), hashedBytes, sums: own };
+}
+
+/** Whether the wanted pages are in the file as they were decoded; their sums are then noted. */
+function stillThere({ pages, wanted, pageSize, fd, sums }: Segment, recorded: SegmentSum, run: PageRun): boolean {
+  const sum = new PageSum(pageSize);
+  if (recorded.sums.length !== 2 * pages.length) return false;
+  for (let first = 0; first < pages.length;) {
+    let last = first + 1;
+    while (
+      last < pages.length &&
+      pages[last] === pages[first]! + last - first &&
+      (last - first + 1) * pageSize <= RUN_BYTES
+    )
+      last++;
+    const bytes = (last - first) * pageSize;
+    // What is past the end of the file is nobody's wanted page.
+    const bytesRead = readSync(fd, run.memory, 0, bytes, (pages[first]! - 1) * pageSize);
+    for (let i = first; i < last; i++) {
+      if (wanted[i] === 0) continue;
+      const at = (i - first) * pageSize;
+      if (at + pageSize > bytesRead) return false;
+      run.sum(at, pageSize);
+      sum.ofContent(pages[i]!, run.contentLo, run.contentHi);
+      if (sum.lo !== recorded.sums[2 * i] || sum.hi !== recorded.sums[2 * i + 1]) return false;
+      sums[2 * (pages[i]! - 1)] = sum.lo;
+      sums[2 * (pages[i]! - 1) + 1] = sum.hi;
+    }
+    first = last;
+  }
+  return true;
 }
 
 function readSource({ path, offset, length }: FileRange, input: Uint8Array): Uint8Array | undefined {

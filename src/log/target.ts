@@ -1,10 +1,21 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, constants, fchmodSync, fchownSync, fstatSync, fsyncSync, openSync, type Stats } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  type Stats,
+} from "node:fs";
 import { link, open, readdir, realpath, rename, stat, statfs, unlink } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { isSluiceError, SluiceError, systemErrorCode } from "../errors/error.ts";
 import { SHARED_FIRST, SHARED_SIZE, tryLock } from "../sqlite/locks.ts";
 import { runSqlite } from "./integrity.ts";
+import { RestoreJournal } from "./restore-journal.ts";
 
 /** What SQLite keeps beside a database, and what must never meet another database file. */
 const COMPANIONS = ["-journal", "-wal", "-shm"] as const;
@@ -13,6 +24,20 @@ const COMPANIONS = ["-journal", "-wal", "-shm"] as const;
 const ROOM_LEFT_BYTES = 16 * 1024 * 1024;
 
 const TEMPORARY = /^\.(.+)\.[0-9a-f]{12}\.restoring$/;
+const JOURNAL_SUFFIX = "-parts";
+
+export interface TargetOptions {
+  /** Replace a file that is there. */
+  readonly force?: boolean;
+  /** Go on with what an earlier restore to the same target has left, and note what is done (`journal`). */
+  readonly resume?: boolean;
+}
+
+/** A temporary file, and its descriptor, which holds the lock. */
+interface Begun {
+  readonly temporaryPath: string;
+  readonly fd: number;
+}
 
 /**
  * The place that a restore writes to: a temporary file beside the target, which replaces it at the end or goes.
@@ -24,7 +49,8 @@ const TEMPORARY = /^\.(.+)\.[0-9a-f]{12}\.restoring$/;
  * 3. the old `-journal`, `-wal` and `-shm` are deleted and the directory synced: the target is still the old database;
  * 4. `rename` (or `link`, which never overwrites, where nothing may be there); the directory is synced.
  *
- * A lock on the temporary file says that its restore is alive; without it the next restore beside it removes it.
+ * A lock on the temporary file says that its restore is alive. Without it, the next restore to the same target goes on
+ * with it where there is a journal of what is in it, and otherwise removes it.
  */
 export class RestoreTarget implements Disposable {
   /** The file itself, behind any symbolic link. */
@@ -34,14 +60,18 @@ export class RestoreTarget implements Disposable {
   #fd: number;
   readonly #force: boolean;
   readonly #old: Stats | undefined;
+  /** Of what is in the temporary file; undefined for who doesn't want to go on with an earlier restore's. */
+  readonly journal: RestoreJournal | undefined;
   #done = false;
+  #left = false;
 
-  private constructor(path: string, temporaryPath: string, fd: number, force: boolean, old: Stats | undefined) {
+  private constructor(path: string, begun: Begun, options: TargetOptions, old: Stats | undefined) {
     this.path = path;
-    this.temporaryPath = temporaryPath;
-    this.#fd = fd;
-    this.#force = force;
+    this.temporaryPath = begun.temporaryPath;
+    this.#fd = begun.fd;
+    this.#force = options.force ?? false;
     this.#old = old;
+    this.journal = options.resume === true ? new RestoreJournal(this.temporaryPath + JOURNAL_SUFFIX) : undefined;
   }
 
   get fd(): number {
@@ -49,23 +79,18 @@ export class RestoreTarget implements Disposable {
   }
 
   /**
-   * Creates the temporary file for a restore to `path`, and removes those of restores that were killed. Throws
-   * SLU-4505 when there is a file at `path` and not `force`, SLU-4511 when the directory can't be written.
+   * Creates the temporary file for a restore to `path`, and removes those of restores that were killed, or goes on with
+   * one of them. Throws SLU-4505 when there is a file at `path` and not `force`, SLU-4511 when the directory can't be written.
    */
-  static async create(path: string, options: { readonly force?: boolean } = {}): Promise<RestoreTarget> {
-    const force = options.force ?? false;
+  static async create(path: string, options: TargetOptions = {}): Promise<RestoreTarget> {
+    const { force = false, resume = false } = options;
     const real = await realpath(path).catch(() => resolve(path));
     const old = await stat(real).catch(() => undefined);
     if (old !== undefined) refuseExisting(real, old, force);
     try {
-      await removeAbandoned(real);
-      const name = `.${basename(real)}.${randomBytes(6).toString("hex")}.restoring`;
-      const temporaryPath = join(dirname(real), name);
       // As SQLite creates databases (SQLITE_DEFAULT_FILE_PERMISSIONS), or never wider than the file it will replace.
       const mode = old === undefined ? 0o644 : old.mode & 0o666;
-      const fd = openSync(temporaryPath, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode);
-      markAlive(fd);
-      return new RestoreTarget(real, temporaryPath, fd, force, old);
+      return new RestoreTarget(real, (await takeAbandoned(real, resume, mode)) ?? begin(real, mode), options, old);
     } catch (error) {
       throw writeError(real, error);
     }
@@ -81,6 +106,18 @@ export class RestoreTarget implements Disposable {
       "SLU-4506",
       `${this.path}: the restored database has ${megabytes(sizeBytes)}, and only ${megabytes(freeBytes)} are free`,
     );
+  }
+
+  /** Empties the temporary file. */
+  reset(): void {
+    this.journal?.clear();
+    ftruncateSync(this.#fd, 0);
+  }
+
+  /** Leaves the temporary file for a later restore, unless nothing is known of it; how many bytes that then needn't fetch. */
+  leave(): number {
+    this.#left = this.journal?.isEmpty === false;
+    return this.#left ? this.journal!.bytes : 0;
   }
 
   /** Of the temporary file, in bytes. */
@@ -114,6 +151,7 @@ export class RestoreTarget implements Disposable {
       const lock = now === undefined ? undefined : await this.#retireOld();
       try {
         await removeCompanions(this.path);
+        this.journal?.remove();
         if (this.#force) await rename(this.temporaryPath, this.path);
         else await this.#createOnly();
         this.#done = true;
@@ -127,11 +165,11 @@ export class RestoreTarget implements Disposable {
     this.#close();
   }
 
-  /** Removes the temporary file, unless it's in place. */
+  /** Removes the temporary file, unless it's in place or left for later. */
   async discard(): Promise<void> {
     this.#close();
-    if (this.#done) return;
-    await Promise.all(["", ...COMPANIONS].map((suffix) => remove(this.temporaryPath + suffix)));
+    if (this.#done || this.#left) return;
+    await removeTemporary(this.temporaryPath);
   }
 
   [Symbol.dispose](): void {
@@ -139,6 +177,7 @@ export class RestoreTarget implements Disposable {
   }
 
   #close(): void {
+    this.journal?.close();
     if (this.#fd >= 0) closeSync(this.#fd);
     this.#fd = -1;
   }
@@ -184,20 +223,49 @@ function refuseExisting(path: string, existing: Stats, force: boolean): void {
   if (!force) throw new SluiceError("SLU-4505", `${path} exists`);
 }
 
-/** Removes what restores to `path` left behind that were killed: their locks went with them. */
-async function removeAbandoned(path: string): Promise<void> {
+function begin(path: string, mode: number): Begun {
+  const name = `.${basename(path)}.${randomBytes(6).toString("hex")}.restoring`;
+  const temporaryPath = join(dirname(path), name);
+  const fd = openSync(temporaryPath, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode);
+  markAlive(fd);
+  return { temporaryPath, fd };
+}
+
+/**
+ * Removes what restores to `path` left behind that were killed (their locks went with them) or broken off; with `resume`,
+ * the largest that has a journal is taken over.
+ */
+async function takeAbandoned(path: string, resume: boolean, mode: number): Promise<Begun | undefined> {
   const directory = dirname(path);
-  const mine = (await readdir(directory)).filter((name) => TEMPORARY.exec(name)?.[1] === basename(path));
-  for (const name of mine) {
-    const abandoned = join(directory, name);
-    const fd = openSync(abandoned, "r+");
-    try {
-      if (!markAlive(fd)) continue;
-      await Promise.all(["", ...COMPANIONS].map((suffix) => remove(abandoned + suffix)));
-    } finally {
-      closeSync(fd);
-    }
+  const names = await readdir(directory);
+  let taken: (Begun & { readonly bytes: number }) | undefined;
+  for (const name of names.filter((name) => TEMPORARY.exec(name)?.[1] === basename(path))) {
+    const temporaryPath = join(directory, name);
+    const fd = openSync(temporaryPath, "r+");
+    // A journal that is empty says nothing.
+    const bytes = resume ? await sizeOf(temporaryPath + JOURNAL_SUFFIX) : 0;
+    const isMine = markAlive(fd);
+    const isBest = isMine && bytes > (taken?.bytes ?? 0);
+    const unwanted = isBest ? taken : isMine ? { temporaryPath, fd } : undefined;
+    if (isBest) taken = { temporaryPath, fd, bytes };
+    else if (!isMine) closeSync(fd);
+    if (unwanted === undefined) continue;
+    await removeTemporary(unwanted.temporaryPath);
+    closeSync(unwanted.fd);
   }
+  const orphans = names.filter((name) => {
+    const owner = name.endsWith(JOURNAL_SUFFIX) ? name.slice(0, -JOURNAL_SUFFIX.length) : "";
+    return TEMPORARY.exec(owner)?.[1] === basename(path) && !names.includes(owner);
+  });
+  for (const name of orphans) await remove(join(directory, name));
+  if (taken === undefined) return undefined;
+  for (const suffix of COMPANIONS) await remove(taken.temporaryPath + suffix);
+  fchmodSync(taken.fd, mode);
+  return taken;
+}
+
+async function removeTemporary(path: string): Promise<void> {
+  await Promise.all(["", JOURNAL_SUFFIX, ...COMPANIONS].map((suffix) => remove(path + suffix)));
 }
 
 /** Locks byte 0, which SQLite doesn't use for locks; false when another restore holds it, or can't be asked. */

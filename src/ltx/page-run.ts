@@ -49,10 +49,11 @@ export class PageRun {
       const to = this.#runAt + at;
       if (!kernel.decompress(from, from + end - start, to, to + size)) throw damagedPage();
     }
-    this.#sum(at, size);
+    this.sum(at, size);
   }
 
-  #sum(at: number, size: number): void {
+  /** Computes the CRC of the page of `size` bytes at `at`. */
+  sum(at: number, size: number): void {
     const kernel = this.#kernel;
     if (kernel === undefined) {
       const { lo, hi } = this.#crc.reset().update(this.memory, at, at + size);

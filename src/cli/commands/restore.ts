@@ -95,9 +95,19 @@ function optionsFor({ store, prefix }: Target, file: string, flags: Flags): Rest
 async function restoreOnce(target: Target, file: string, flags: Flags): Promise<void> {
   const bar = progressBar(!flags.json);
   using stop = stopSignal();
-  const options = { ...optionsFor(target, file, flags), onProgress: bar.show, signal: stop.signal };
-  const restored = await restore(options).finally(() => bar.end());
-  const { txid, position, timestampMs, sizeBytes, elapsedMs } = restored;
+  let keptBytes = 0;
+  const options: RestoreOptions = {
+    ...optionsFor(target, file, flags),
+    onProgress: bar.show,
+    onKept: (bytes) => (keptBytes = bytes),
+    signal: stop.signal,
+  };
+  const restored = await restore(options).finally(() => {
+    bar.end();
+    if (keptBytes > 0)
+      console.error(`${formatBytes(keptBytes)} stay beside ${file}: the same command goes on with them.`);
+  });
+  const { txid, position, timestampMs, sizeBytes, elapsedMs, fetchedBytes } = restored;
   report(flags, {
     restored: true,
     path: file,
@@ -105,6 +115,8 @@ async function restoreOnce(target: Target, file: string, flags: Flags): Promise<
     position: formatPosition(position),
     timestamp: new Date(timestampMs).toISOString(),
     sizeBytes,
+    fetchedBytes,
+    keptBytes: restored.keptBytes,
     elapsedMs,
   });
 }
