@@ -1,48 +1,29 @@
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { writeFileSync } from "node:fs";
 import path from "node:path";
-import Database from "better-sqlite3";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lacks } from "../peers/peers.ts";
 import { FlyProxy } from "./fly-proxy.ts";
-import { migrate, OldSite } from "./old-site.ts";
+import { TwoSites } from "./simulated.ts";
 
 /** Far below the sites' busy timeout of 40 s, far above what a loaded machine needs. */
 const AT_ONCE_MS = 20_000;
 
 describe.skipIf(lacks("django"))("a Django site written for LiteFS, behind a stand-in for Fly.io's proxy", () => {
-  let dir: string;
-  let primary: OldSite;
-  let replica: OldSite;
-  let lock: Database.Database;
+  let sites: TwoSites;
   let proxy: FlyProxy;
 
-  // The replica is simulated by what a site sees of one: the `.primary` file, and a write lock that it can't get.
   beforeAll(async () => {
-    dir = mkdtempSync(path.join(os.tmpdir(), "sluice-litefs-"));
-    for (const name of ["a", "b"]) mkdirSync(path.join(dir, name));
-    const [databaseA, databaseB] = [path.join(dir, "a/app.db"), path.join(dir, "b/app.db")];
-    await migrate(databaseA);
-    const made = new Database(databaseA);
-    made.pragma("wal_checkpoint(truncate)");
-    made.close();
-    copyFileSync(databaseA, databaseB);
-    lock = new Database(databaseB);
-    lock.exec("begin immediate");
-    writeFileSync(path.join(dir, "b/.primary"), "machine-a\n");
-    [primary, replica] = await Promise.all([OldSite.start(databaseA), OldSite.start(databaseB)]);
+    sites = await TwoSites.start("oldsite", "machine-a");
     const machines = {
-      "machine-a": { url: primary.url, region: "fra" },
-      "machine-b": { url: replica.url, region: "ord" },
+      "machine-a": { url: sites.primary.url, region: "fra" },
+      "machine-b": { url: sites.replica.url, region: "ord" },
     };
     proxy = await FlyProxy.start(machines, "machine-b");
   });
 
   afterAll(async () => {
     await proxy?.[Symbol.asyncDispose]();
-    await Promise.all([primary?.[Symbol.asyncDispose](), replica?.[Symbol.asyncDispose]()]);
-    lock?.close();
-    rmSync(dir, { recursive: true });
+    await sites?.[Symbol.asyncDispose]();
   });
 
   async function ask(where: string, entry?: unknown): Promise<{ status: number; body: unknown }> {
@@ -71,7 +52,7 @@ describe.skipIf(lacks("django"))("a Django site written for LiteFS, behind a sta
 
   test("machines that send a request to and fro are stopped", async () => {
     proxy.nearest = "machine-b";
-    writeFileSync(path.join(dir, "b/.primary"), "machine-b\n");
+    writeFileSync(path.join(sites.dir, "b/.primary"), "machine-b\n");
     const response = await fetch(`${proxy.url}/count`, { signal: AbortSignal.timeout(AT_ONCE_MS) });
     expect([response.status, await response.text()]).toEqual([502, "replayed too often"]);
   });

@@ -10,12 +10,15 @@ const run = promisify(execFile);
 const root = path.resolve(import.meta.dirname, "../..");
 const LIMIT_MS = 60_000;
 
-/** The environment in which the example site runs with code that was written for LiteFS. */
-export function oldSiteEnvironment(database: string): NodeJS.ProcessEnv {
+/** The Django example as it is (`mysite`), or with code that was written for LiteFS (`oldsite`). */
+export type Kind = "mysite" | "oldsite";
+
+export function siteEnvironment(kind: Kind, database: string): NodeJS.ProcessEnv {
+  const folders = ["examples/django", "integrations/django/src", "test/integrations/fixtures/litefs"];
   return {
     PATH: process.env["PATH"],
-    DJANGO_SETTINGS_MODULE: "oldsite.settings",
-    PYTHONPATH: `${root}/examples/django:${root}/test/integrations/fixtures/litefs`,
+    DJANGO_SETTINGS_MODULE: `${kind}.settings`,
+    PYTHONPATH: folders.map((folder) => path.join(root, folder)).join(":"),
     PYTHONDONTWRITEBYTECODE: "1",
     DATABASE_PATH: database,
   };
@@ -23,26 +26,26 @@ export function oldSiteEnvironment(database: string): NodeJS.ProcessEnv {
 
 /** Makes the site's tables. */
 export async function migrate(database: string): Promise<void> {
-  await run(peers.django, ["-m", "django", "migrate", "--noinput"], { env: oldSiteEnvironment(database) });
+  await run(peers.django, ["-m", "django", "migrate", "--noinput"], { env: siteEnvironment("mysite", database) });
 }
 
-/** That site under gunicorn, by itself. */
-export class OldSite implements AsyncDisposable {
+/** The site under gunicorn, by itself. */
+export class PlainSite implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly url: string;
   #output = "";
 
-  static async start(database: string): Promise<OldSite> {
-    const site = new OldSite(database, await freePort());
+  static async start(kind: Kind, database: string): Promise<PlainSite> {
+    const site = new PlainSite(kind, database, await freePort());
     await site.#up();
     return site;
   }
 
-  private constructor(database: string, port: number) {
+  private constructor(kind: Kind, database: string, port: number) {
     this.url = `http://127.0.0.1:${port}`;
     const args = ["-m", "gunicorn", "mysite.wsgi", "--bind", `127.0.0.1:${port}`, "--workers", "1"];
     this.#child = spawn(peers.django, [...args, "--worker-tmp-dir", path.dirname(database)], {
-      env: oldSiteEnvironment(database),
+      env: siteEnvironment(kind, database),
     });
     const keep = (chunk: Buffer): void => {
       this.#output = (this.#output + chunk.toString()).slice(-20_000);
