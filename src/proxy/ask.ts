@@ -1,4 +1,3 @@
-import type { ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Answer, Attempt, AttemptError } from "./attempt.ts";
 import type { Door } from "./door.ts";
@@ -14,7 +13,7 @@ export interface Asking {
   readonly incoming: Incoming;
   /** Undefined for a request without one. */
   readonly body: RequestBody | undefined;
-  /** Tells the client to send its body, once. */
+  /** Tells the client to send its body; at most once, however often it is called. */
   readonly sendContinue: () => void;
   /** Passes on what comes before the answer, such as 103 Early Hints. */
   readonly onInformation: (status: number, headers: readonly string[]) => void;
@@ -158,14 +157,4 @@ function sendBody(
   };
   request.on("continue", go);
   return setTimeout(go, CONTINUE_MS);
-}
-
-/** What writes a `100 Continue` once. */
-export function continuing(response: ServerResponse): () => void {
-  let done = false;
-  return () => {
-    if (done || response.headersSent) return;
-    done = true;
-    response.writeContinue();
-  };
 }

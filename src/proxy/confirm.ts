@@ -24,7 +24,7 @@ export async function confirm(
 ): Promise<void> {
   const { level } = release;
   const start = performance.now();
-  if (level !== "local") {
+  if (level !== "local" && positions.length > 0) {
     const limit = AbortSignal.any([signal, door.closing.signal, AbortSignal.timeout(door.config.durabilityTimeoutMs)]);
     try {
       await Promise.all(positions.map(({ db, position }) => door.view.waitDurable(db, position, level, limit)));

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { askApplication, type Asking, askPrimary, continuing } from "./ask.ts";
+import { askApplication, type Asking, askPrimary } from "./ask.ts";
 import type { Answer, Attempt } from "./attempt.ts";
 import { confirm, confirmRest, type Release } from "./confirm.ts";
 import { Delivery } from "./delivery.ts";
@@ -15,7 +15,7 @@ import { findPlace, placeNow, waitForPrimary } from "./place.ts";
 import { positionHeaders } from "./position-headers.ts";
 import { Refusal, refuse, refuseRaw } from "./refusal.ts";
 import { asksForReplay } from "./replay.ts";
-import { RequestBody } from "./request-body.ts";
+import { discardRest, RequestBody } from "./request-body.ts";
 
 const NONE: readonly DatabasePosition[] = [];
 /** How often an application on the primary may say that it isn't there. */
@@ -47,6 +47,8 @@ export class Exchange {
   #attempt: Attempt | undefined;
   #delivery: Delivery | undefined;
   #insideGate = false;
+  /** The client was told to send its body. */
+  #continued = false;
   #answeredBy: "local" | "primary" | "own" = "own";
   /** The primary that is being asked, and since when it isn't the primary any longer. */
   #askedUrl: string | undefined;
@@ -215,11 +217,17 @@ export class Exchange {
       door: this.#door,
       incoming,
       body: this.#body,
-      sendContinue: this.#body === undefined ? noop : continuing(this.#response),
+      sendContinue: () => this.#continue(),
       onInformation: (status, raw) => this.#inform(status, raw),
       onAttempt: (attempt) => (this.#attempt = attempt),
       signal: this.#gone.signal,
     };
+  }
+
+  #continue(): void {
+    if (this.#continued || this.#response.headersSent) return;
+    this.#continued = true;
+    this.#response.writeContinue();
   }
 
   /** Early hints are passed on; other informational answers have no meaning beyond one connection. */
@@ -238,13 +246,18 @@ export class Exchange {
       log.warn({ err, code: "SLU-7015" }, "a request's body could not be kept on disk"),
     );
     const tooLarge = (): void =>
-      this.#fail(new Refusal(413, "SLU-7008", `the body is longer than ${config.bodyBytesMax} bytes`, { close: true }));
+      this.#fail(new Refusal(413, "SLU-7008", `the body is longer than ${config.bodyBytesMax} bytes`));
     return new RequestBody(this.#request, kept, config.bodyBytesMax, { tooLarge });
   }
 
-  /** What of the request was not read can't be told from the next one; and who is leaving says so. */
+  /** A client that was never told to send its body may, or may not; and who is leaving says so. */
   #endConnection(headers: string[]): void {
-    if (this.#door.isDraining || (this.#body && !this.#body.hasEnded)) headers.push("Connection", "close");
+    if (this.#endsConnection) headers.push("Connection", "close");
+  }
+
+  get #endsConnection(): boolean {
+    const expects = this.#incoming?.head.expects ?? this.#request.headers.expect !== undefined;
+    return this.#door.isDraining || (expects && !this.#continued);
   }
 
   /** Who refuses a request does not read the rest of its body, and closes; what is sent then loses the answer. */
@@ -274,12 +287,7 @@ export class Exchange {
     if (this.#response.writableEnded) return;
     if (this.#response.headersSent) return void this.#response.destroy();
     this.#answeredBy = "own";
-    if (this.#body && !this.#body.hasEnded && !refusal.options.close)
-      return refuse(
-        this.#response,
-        new Refusal(refusal.status, refusal.code, refusal.message, { ...refusal.options, close: true }),
-      );
-    refuse(this.#response, refusal);
+    refuse(this.#response, refusal, this.#endsConnection);
   }
 
   #internal(error: unknown): Refusal {
@@ -292,6 +300,8 @@ export class Exchange {
     this.#gone.abort();
     this.#leaveGate();
     this.#body?.release();
+    if (this.#response.writableFinished && !this.#request.complete)
+      discardRest(this.#request, this.#door.config.clientTimeoutMs);
     if (this.#delivery === undefined || !this.#response.writableFinished) this.#attempt?.abort();
     const mode = this.#incoming?.mode ?? "read";
     const status = `${Math.floor(this.#response.statusCode / 100)}xx`;

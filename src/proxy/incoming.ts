@@ -35,7 +35,7 @@ export function readIncoming(door: Door, request: IncomingMessage): Incoming {
   if (signed !== undefined && hop === undefined)
     throw new Refusal(403, "SLU-7007", "the signature of a forwarded request is wrong", { close: true });
   const length = head.contentLength ?? 0;
-  if (length > config.bodyBytesMax) throw new Refusal(413, "SLU-7008", `the body has ${length} bytes`, { close: true });
+  if (length > config.bodyBytesMax) throw new Refusal(413, "SLU-7008", `the body has ${length} bytes`);
   const routed = routes.of(head.method, head.target);
   const mode = hop?.mode ?? routed.mode;
   const seen = config.readYourWrites && mode !== "pass" ? positionsOf(head.cookie, head.position) : NOTHING;

@@ -28,7 +28,7 @@ export function positionHeaders(headers: string[], { incoming, before, after, re
   if (mode !== "write" && /(?:^|,)\s*(?:public|s-maxage)\b/i.test(valueOf(headers, "cache-control") ?? "")) return;
   const text = formatPositions(merge(without(seen, visit), news));
   if (text !== "") headers.push(POSITION, text);
-  headers.push("Set-Cookie", setCookie(text, origin.proto === "https"));
+  if (text !== "" || seen.size > 0) headers.push("Set-Cookie", setCookie(text, origin.proto === "https"));
 }
 
 const NOTHING: Positions = new Map();
@@ -36,7 +36,7 @@ const NOTHING: Positions = new Map();
 function newsOf(isWrite: boolean, before: readonly DatabasePosition[], after: readonly DatabasePosition[]): Positions {
   const news = changed(before, after);
   if (news.size > 0 || !isWrite || after.length > ALL_MAX) return news;
-  return new Map(after.map(({ db, position }) => [db, position]));
+  return new Map(after.filter(({ position }) => position > 0n).map(({ db, position }) => [db, position]));
 }
 
 function without(positions: Positions, { lost, forged }: Visit): Positions {

@@ -27,13 +27,13 @@ export class Refusal extends Error {
   }
 
   /** Flat, as Node.js takes it. */
-  headers(bytes: number): string[] {
+  headers(bytes: number, closes = false): string[] {
     const { close, unknown, retryAfterS, hop } = this.options;
     const headers = ["Content-Type", "application/json", "Content-Length", String(bytes), "Cache-Control", "no-store"];
     if (unknown) headers.push("Sluice-Outcome", "unknown");
     if (retryAfterS !== undefined) headers.push("Retry-After", String(retryAfterS));
     if (hop !== undefined) headers.push("Sluice-Hop", hop);
-    if (close) headers.push("Connection", "close");
+    if (close || closes) headers.push("Connection", "close");
     return headers;
   }
 
@@ -43,10 +43,10 @@ export class Refusal extends Error {
   }
 }
 
-/** Answers in place of the application. The response's head must not have been sent. */
-export function refuse(response: ServerResponse, refusal: Refusal): void {
+/** Answers in place of the application; `closes`: and ends the connection. The response's head must not have been sent. */
+export function refuse(response: ServerResponse, refusal: Refusal, closes: boolean): void {
   const body = Buffer.from(refusal.body);
-  response.writeHead(refusal.status, refusal.headers(body.length));
+  response.writeHead(refusal.status, refusal.headers(body.length, closes));
   response.end(body);
 }
 
@@ -54,8 +54,7 @@ export function refuse(response: ServerResponse, refusal: Refusal): void {
 export function refuseRaw(socket: Duplex, refusal: Refusal): void {
   if (!socket.writable) return void socket.destroy();
   const body = refusal.body;
-  const headers = refusal.headers(Buffer.byteLength(body));
-  if (!refusal.options.close) headers.push("Connection", "close");
+  const headers = refusal.headers(Buffer.byteLength(body), true);
   socket.end(`${rawHead(refusal.status, STATUS_CODES[refusal.status] ?? "", headers)}${body}`);
 }
 

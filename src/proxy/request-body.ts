@@ -141,6 +141,20 @@ export class RequestBody {
   }
 }
 
+/**
+ * Reads what is left of a request that was answered already, so that the client sees the answer instead of a broken
+ * connection, and the next request is found. A client that isn't through within `limitMs` is left.
+ */
+export function discardRest(request: IncomingMessage, limitMs: number): void {
+  const { socket } = request;
+  const timer = setTimeout(() => socket.destroy(), limitMs);
+  const done = (): void => clearTimeout(timer);
+  request.removeAllListeners("data");
+  request.on("end", done);
+  socket.once("close", done);
+  request.resume();
+}
+
 /** Node.js takes trailers in pairs. Names of headers that frame or route a message are no trailers (RFC 9110, 6.5.1). */
 export function pairs(flat: readonly string[]): [string, string][] {
   const found: [string, string][] = [];
