@@ -17,6 +17,7 @@ const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 5_000;
 /** A connection that has lasted so long was a good one: the next try comes at once again. */
 const GOOD_MS = 5_000;
+const HEARTBEAT_MS_MIN = 10;
 /** How long a copy waits for a primary before the node looks elsewhere. */
 const SEED_PATIENCE_MS = 3_000;
 
@@ -46,6 +47,7 @@ export interface StreamClientOptions {
   readonly onMembers?: (members: Content<"members">["nodes"]) => void;
   readonly onDurable?: (name: string, durable: Durable) => void;
   readonly onProblem?: (error: SluiceError) => void;
+  /** Until the primary says how often. */
   readonly heartbeatMs?: number;
   /** For tests of nodes of different releases. */
   readonly protocol?: { readonly min: number; readonly max: number };
@@ -251,9 +253,10 @@ export class StreamClient {
     const { identity, protocol = { min: PROTOCOL_MIN, max: PROTOCOL_MAX }, onConnected } = this.#options;
     if (message.type === "heartbeat") return;
     if (message.type !== "welcome") throw damaged(`a "${message.type}" where a "welcome" was due`);
-    const { protocol: spoken, node } = message;
+    const { protocol: spoken, node, heartbeatMs } = message;
     agree(protocol, { min: spoken, max: spoken });
     assertKin(identity(), node);
+    link.beatEvery(Math.max(HEARTBEAT_MS_MIN, heartbeatMs));
     const primary = { nodeId: node.id, name: node.name, clusterId: node.cluster };
     this.#session = { link, primary };
     onConnected?.(primary);

@@ -34,7 +34,7 @@ export interface LinkEvents {
 export class Link {
   readonly #socket: WebSocket;
   readonly #events: LinkEvents;
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout;
   #silentBeats = 0;
   #ended = false;
   #isFull = false;
@@ -48,6 +48,13 @@ export class Link {
     socket.on("message", (data, isBinary) => this.#receive(data as Buffer, isBinary));
     socket.on("close", (code) => this.end(lost(`the connection was closed (${code})`)));
     socket.on("error", (error) => this.end(lost(error.message, error)));
+    this.#timer = setInterval(() => this.#beat(), heartbeatMs);
+  }
+
+  /** The primary says how often both beat. */
+  beatEvery(heartbeatMs: number): void {
+    if (this.#ended) return;
+    clearInterval(this.#timer);
     this.#timer = setInterval(() => this.#beat(), heartbeatMs);
   }
 

@@ -1,4 +1,4 @@
-import type { OutgoingChange } from "../../database/replication.ts";
+import type { CommitFeed, OutgoingChange } from "../../database/replication.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
 import { formatPosition, type Position } from "../../ltx/position.ts";
 import { damaged } from "./bytes.ts";
@@ -41,6 +41,7 @@ export class Outgoing {
   readonly channel: number;
   readonly database: PublishedDatabase;
   readonly #parts: OutgoingParts;
+  readonly #feed: CommitFeed;
   readonly #stops: (() => void)[];
   readonly #records: RecordFields[] = [];
   #state: "waiting" | "live" | "resyncing" | "left" = "waiting";
@@ -62,12 +63,13 @@ export class Outgoing {
     this.#parts = parts;
     this.channel = channel;
     this.database = database;
+    this.#feed = database.feed;
     const awake = (): void => wake(this);
     const sealed = (): void => {
       this.#noteRecord();
       awake();
     };
-    this.#stops = [database.feed.onMoved(awake), database.onSealed(sealed)];
+    this.#stops = [this.#feed.onMoved(awake), database.onSealed(sealed)];
   }
 
   get isLive(): boolean {
@@ -88,11 +90,11 @@ export class Outgoing {
     const held = join.isKnown && (await database.holds(join.position));
     if (this.#state === "left") return;
     this.#quarantines = join.isKnown && (!held || join.wish === WISH.resync);
-    const { logId, pageSize, epoch, record, feed } = database;
+    const { logId, pageSize, epoch, record } = database;
     const answer = this.#answer(join, held);
     const { txid } = join.record;
     const range = answer === ANSWER.records ? { fromTxid: txid + 1, toTxid: record?.txid ?? 0 } : none;
-    link.send("joined", { channel, answer, logId, pageSize, epoch, ...range, position: feed.position });
+    link.send("joined", { channel, answer, logId, pageSize, epoch, ...range, position: this.#feed.position });
     if (answer !== ANSWER.continue) return;
     this.#begin(join.position, txid);
   }
@@ -125,7 +127,7 @@ export class Outgoing {
     const head = this.#resync?.head;
     if (head === undefined) throw damaged("a comparison ended that was not begun");
     const { position, record } = head;
-    if (this.database.feed.has(position)) {
+    if (this.#feed.has(position)) {
       this.#reset("live");
       this.#begin(position, record.txid);
       return;
@@ -154,8 +156,8 @@ export class Outgoing {
 
   /** What to say of it in the next `durable`; undefined while it's known. `newest` alone is news at heartbeats only. */
   durable(atHeartbeat: boolean): Content<"durable">["entries"][number] | undefined {
-    const { feed, durable, record } = this.database;
-    const now = { newest: feed.position, replica: durable, store: record?.position ?? 0n };
+    const { durable, record } = this.database;
+    const now = { newest: this.#feed.position, replica: durable, store: record?.position ?? 0n };
     const told = this.#told;
     const isNews = now.replica !== told.replica || now.store !== told.store;
     if (!isNews && (!atHeartbeat || now.newest === told.newest)) return undefined;
@@ -190,7 +192,8 @@ export class Outgoing {
   }
 
   #answer(join: Content<"join">, held: boolean): number {
-    const { feed, record } = this.database;
+    const feed = this.#feed;
+    const { record } = this.database;
     const { wish, isKnown, position } = join;
     if (position === feed.position && join.checksum !== feed.checksum) return ANSWER.resync;
     if (wish !== WISH.resync && isKnown && feed.has(position)) return ANSWER.continue;
@@ -211,7 +214,7 @@ export class Outgoing {
       this.#isBehind = true;
       return false;
     }
-    const change = this.database.feed.after(this.#sent, this.#isBehind ? 1 : ONE_BY_ONE);
+    const change = this.#feed.after(this.#sent, this.#isBehind ? 1 : ONE_BY_ONE);
     if (change === undefined) {
       this.#isBehind = false;
       return false;
@@ -244,7 +247,7 @@ export class Outgoing {
     } catch (error) {
       this.#change = undefined;
       this.#parts.link.send("abort", { channel });
-      if (isSluiceError(error, "SLU-2018") && this.database.feed.has(this.#sent)) return true;
+      if (isSluiceError(error, "SLU-2018") && this.#feed.has(this.#sent)) return true;
       throw error;
     }
     if (chunk === undefined) throw new SluiceError("SLU-2000", `${this.database.name}: a change ends too early`);

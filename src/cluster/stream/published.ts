@@ -15,6 +15,7 @@ export interface PublishedDatabase {
   readonly record: RecordName | undefined;
   /** The highest position that is acknowledged at `replica`, as the primary counts it. */
   readonly durable: Position;
+  /** The same as long as the database is published; after it was closed its steps may throw, no more. */
   readonly feed: CommitFeed;
   resyncSource(): Promise<ResyncSource>;
   /** Calls `listener` when `record` or `durable` has changed; returns how to stop. */

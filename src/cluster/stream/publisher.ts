@@ -54,25 +54,25 @@ export class Publisher {
         return this.#join(message);
       case "applied":
         return this.#applied(message.entries);
-    }
-    if (!("channel" in message)) throw unexpected(message.type);
-    const outgoing = this.#channels.get(message.channel);
-    // It may have gone while the message was on its way.
-    if (outgoing === undefined) return;
-    switch (message.type) {
       case "leave":
-        return this.#leave(outgoing);
+        return this.#with(message, (outgoing) => this.#leave(outgoing));
       case "resync":
-        return outgoing.resync();
+        return this.#with(message, (outgoing) => outgoing.resync());
       case "sumsWanted":
-        return outgoing.sumsWanted(message.blocks);
+        return this.#with(message, (outgoing) => outgoing.sumsWanted(message.blocks));
       case "pagesWanted":
-        return outgoing.pagesWanted(message.numbers);
+        return this.#with(message, (outgoing) => outgoing.pagesWanted(message.numbers));
       case "resynced":
-        return outgoing.resynced();
+        return this.#with(message, (outgoing) => outgoing.resynced());
       default:
         throw unexpected(message.type);
     }
+  }
+
+  /** The database of a message, unless it has gone while that was on its way. */
+  #with({ channel }: { readonly channel: number }, act: (outgoing: Outgoing) => void): void {
+    const outgoing = this.#channels.get(channel);
+    if (outgoing !== undefined) act(outgoing);
   }
 
   /** Once a heartbeat interval. */

@@ -14,7 +14,7 @@ import { StreamServer, type StreamServerOptions } from "../../../src/cluster/str
 import { serverTls, type TlsFiles } from "../../../src/cluster/stream/tls.ts";
 import { Database } from "../../../src/database/database.ts";
 import { Replica } from "../../../src/database/replica.ts";
-import type { RecordName } from "../../../src/database/replication.ts";
+import type { CommitFeed, RecordName } from "../../../src/database/replication.ts";
 import type { DatabaseOptions } from "../../../src/database/starting.ts";
 import type { SluiceError } from "../../../src/errors/error.ts";
 import type { Position } from "../../../src/ltx/position.ts";
@@ -58,6 +58,7 @@ export class LeadDatabase implements PublishedDatabase {
   readonly #listeners = new Set<() => void>();
   readonly #takenOverAt: Position;
   durable: Position = 0n;
+  feed!: CommitFeed;
   epoch = 0;
   #isClosed = false;
   #work: Promise<void> = Promise.resolve();
@@ -72,7 +73,7 @@ export class LeadDatabase implements PublishedDatabase {
     const database = await Database.open(file, { ...options, gate: "closed" });
     const lead = new LeadDatabase(name, database, app);
     await lead.#takeOver();
-    database.feed();
+    lead.feed = database.feed();
     database.openGate();
     return lead;
   }
@@ -128,10 +129,6 @@ export class LeadDatabase implements PublishedDatabase {
   get record(): RecordName | undefined {
     const confirmed = this.database.logState?.confirmed;
     return confirmed && { ...confirmed, epoch: this.epoch };
-  }
-
-  get feed() {
-    return this.database.feed();
   }
 
   resyncSource() {
@@ -241,6 +238,7 @@ export class Lead {
 
 /** A replica node: a client and its databases, first copied from the primary. */
 export class Follower {
+  readonly name: string;
   readonly client: StreamClient;
   readonly dir: string;
   readonly problems: SluiceError[] = [];
@@ -248,6 +246,7 @@ export class Follower {
 
   constructor(place: Place, name: string, options: Partial<StreamClientOptions> = {}) {
     const own = identity(name);
+    this.name = name;
     this.dir = path.join(place.dir, name);
     this.client = new StreamClient({
       identity: () => own,
@@ -286,10 +285,10 @@ export class Follower {
     await one?.replica.close();
   }
 
-  read<T>(name: string, sql: string): T {
+  read(name: string, sql: string): unknown {
     const reader = new Sqlite(this.path(name), { readonly: true });
     try {
-      return reader.prepare(sql).pluck().get() as T;
+      return reader.prepare(sql).pluck().get();
     } finally {
       reader.close();
     }
@@ -299,6 +298,17 @@ export class Follower {
     for (const name of this.replicas.keys()) await this.leave(name);
     await this.client.close();
   }
+}
+
+/** The databases of a primary, created in `place`. */
+export async function leadDatabases(place: Place, ...names: string[]): Promise<LeadDatabase[]> {
+  const all: LeadDatabase[] = [];
+  for (const name of names) {
+    const one = await LeadDatabase.open(path.join(place.dir, "lead", name), name);
+    place.closing(() => one.close());
+    all.push(one);
+  }
+  return all;
 }
 
 /** Waits until it's true. */
