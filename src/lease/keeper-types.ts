@@ -26,6 +26,8 @@ export interface LeaseNode {
   readonly name: string;
   /** URL at which other nodes reach it; "" where it has none. */
   readonly advertise: string;
+  /** URL of its front door. */
+  readonly proxy?: string;
 }
 
 /** Called synchronously, when the keeper's state has changed already; must not throw. */

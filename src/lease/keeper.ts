@@ -259,8 +259,8 @@ export class LeaseKeeper {
 
   async #take(wanted: Wanted, seen: LeaseVersion | undefined): Promise<void> {
     const generation = Math.max(seen?.record.generation ?? 0, wanted.options.aboveGeneration ?? 0) + 1;
-    const { id, name, advertise } = this.#options.node;
-    const own = { nodeId: id, life: this.#life, nodeName: name, advertise };
+    const { id, name, advertise, proxy } = this.#options.node;
+    const own = { nodeId: id, life: this.#life, nodeName: name, advertise, ...(proxy !== undefined && { proxy }) };
     const record = { ...own, generation, counter: this.#nextCounter(seen?.record), ttlMs: this.#ttlMs };
     const overMs = this.#clock.bootMs() + this.#countsMs;
     const leadMs = this.#leadMs();

@@ -12,6 +12,8 @@ export interface LeaseRecord {
   readonly nodeName: string;
   /** Where other nodes reach the owner; "" where it said nothing. */
   readonly advertise: string;
+  /** URL of the owner's front door, where it has one. */
+  readonly proxy?: string;
   /** Grows with each acquisition, also by the same node. */
   readonly generation: number;
   /** Grows with each write by anybody. */
@@ -20,6 +22,8 @@ export interface LeaseRecord {
   readonly ttlMs: number;
   /** Node id: the owner has given up, and this node may take the lease at once. */
   readonly successor?: string;
+  /** Boot id of the owner's machine; only where the place of the lease is a machine's own. */
+  readonly machine?: string;
   /** A tombstone: the owner has given up, and everybody may take the lease at once. */
   readonly released?: true;
 }

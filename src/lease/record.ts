@@ -14,10 +14,12 @@ const schema = z.object({
   life: text.min(1),
   nodeName: text,
   advertise: text,
+  proxy: text.exactOptional(),
   generation: number,
   counter: number,
   ttlMs: number,
   successor: text.min(1).exactOptional(),
+  machine: text.exactOptional(),
   released: z.literal(true).exactOptional(),
 });
 

@@ -4,22 +4,24 @@ import type { LeaseRecord, LeaseRegister, LeaseVersion, SwapOutcome } from "./le
 import { decodeRecord, encodeRecord, RECORD_BYTES_MAX } from "./record.ts";
 
 /** The object's key, below the first database's log or `lease.url`. */
-const KEY = "lease.json";
+const DEFAULT_KEY = "lease.json";
 
 /** A lease of type `store`: one object, replaced only by who knows its ETag. Owns the store. */
 export class StoreLease implements LeaseRegister {
   readonly place: string;
   readonly expires = true;
   readonly #store: ObjectStore;
+  readonly #key: string;
 
-  constructor(store: ObjectStore) {
+  constructor(store: ObjectStore, key = DEFAULT_KEY) {
     this.#store = store;
-    this.place = `${store.url}/${KEY}`;
+    this.#key = key;
+    this.place = `${store.url}/${key}`;
   }
 
   async read(signal: AbortSignal): Promise<LeaseVersion | undefined> {
     try {
-      const object = await this.#store.get(KEY, { range: { offset: 0, length: RECORD_BYTES_MAX }, signal });
+      const object = await this.#store.get(this.#key, { range: { offset: 0, length: RECORD_BYTES_MAX }, signal });
       const chunks: Uint8Array[] = [];
       for await (const chunk of object.body) chunks.push(Uint8Array.from(chunk));
       const record = decodeRecord(Buffer.concat(chunks).toString(), this.place);
@@ -32,7 +34,7 @@ export class StoreLease implements LeaseRegister {
 
   async swap(expected: string | undefined, next: LeaseRecord, signal: AbortSignal): Promise<SwapOutcome> {
     try {
-      const outcome = await this.#store.put(KEY, Buffer.from(encodeRecord(next)), {
+      const outcome = await this.#store.put(this.#key, Buffer.from(encodeRecord(next)), {
         condition: expected === undefined ? "absent" : { etag: expected },
         signal,
       });

@@ -37,7 +37,7 @@ export function nextLookMs(
   ownTtlMs: number,
   unchangedMs: number,
 ): number {
-  const ttlMs = record?.ttlMs ?? ownTtlMs;
+  const ttlMs = Math.min(record?.ttlMs ?? ownTtlMs, ownTtlMs);
   if (!Number.isFinite(ttlMs)) return Number.POSITIVE_INFINITY;
   const often = ttlMs / LOOKS_PER_TTL;
   if (record === undefined || record.released) return renewEveryMs(ttlMs);

