@@ -1,7 +1,10 @@
 import { timingSafeEqual, createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer as createSecureServer } from "node:https";
+import type { Duplex } from "node:stream";
 import type { Node } from "../cluster/node.ts";
+import { serverTls, type TlsFiles } from "../cluster/stream/tls.ts";
 import type { ListenAddress } from "../config/config.ts";
 import { isLoopback } from "../config/resolve.ts";
 import { parseDuration } from "../config/duration.ts";
@@ -9,6 +12,7 @@ import type { ErrorCode } from "../errors/codes.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { formatPosition } from "../ltx/position.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { answerExport, exportedName } from "./export.ts";
 
 const SYNC_LIMIT_MS = 30_000;
 /** A longer wait is asked for again; nothing that hangs is kept for ever. */
@@ -23,17 +27,29 @@ const EVENT_BUFFER_BYTES = 1024 * 1024;
 /** `open`: everything. `guarded`: with the secret. `metrics`: `/metrics` alone. `/healthz` is for everybody. */
 type Access = "open" | "guarded" | "metrics";
 
-const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = { "SLU-1000": 400, "SLU-1003": 404, "SLU-1006": 504 };
+const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
+  "SLU-1000": 400,
+  "SLU-1003": 404,
+  "SLU-1006": 504,
+  "SLU-1013": 503,
+  "SLU-2012": 503,
+  "SLU-2013": 503,
+};
 
 export interface AdminOptions {
   readonly node: Node;
   readonly metrics: Metrics;
   /** Bearer secret of `node.listen`; the control socket, which only its owner can open, needs none. */
   readonly secret: string | undefined;
+  /** For `node.listen`. */
+  readonly tls?: TlsFiles | undefined;
+  /** Takes what asks for another protocol at `node.listen`. */
+  readonly onUpgrade?: ((request: IncomingMessage, socket: Duplex, head: Buffer) => void) | undefined;
 }
 
 /**
- * The admin API: `GET /healthz`, `/v1/status`, `/v1/events`, `/metrics`, `POST /v1/sync`. Served at `node.listen`, and
+ * The admin API: `GET /healthz`, `/v1/status`, `/v1/events`, `/v1/databases/NAME/export`, `/metrics`,
+ * `POST /v1/sync`. Served at `node.listen`, and
  * on a Unix socket for this machine's own commands.
  */
 export class AdminServer {
@@ -56,7 +72,8 @@ export class AdminServer {
 
   /** Serves on a TCP address; returns the port. Throws SLU-1005. */
   async listen({ host, port }: ListenAddress): Promise<number> {
-    return this.#listen({ host, port }, `${host}:${port}`, isLoopback(host) ? "open" : "guarded");
+    const { tls, onUpgrade } = this.#options;
+    return this.#listen({ host, port }, `${host}:${port}`, isLoopback(host) ? "open" : "guarded", { tls, onUpgrade });
   }
 
   /** Serves nothing but `/metrics` and `/healthz`, to everybody. Throws SLU-1005. */
@@ -73,8 +90,16 @@ export class AdminServer {
     }
   }
 
-  async #listen(at: { path: string } | ListenAddress, name: string, access: Access): Promise<number> {
-    const server = createServer((request, response) => void this.#serve(request, response, access));
+  async #listen(
+    at: { path: string } | ListenAddress,
+    name: string,
+    access: Access,
+    { tls, onUpgrade }: Pick<AdminOptions, "tls" | "onUpgrade"> = {},
+  ): Promise<number> {
+    const serve = (request: IncomingMessage, response: ServerResponse): void =>
+      void this.#serve(request, response, access);
+    const server = tls === undefined ? createServer(serve) : createSecureServer(serverTls(tls), serve);
+    if (onUpgrade !== undefined) server.on("upgrade", onUpgrade);
     server.maxConnections = CONNECTIONS_MAX;
     server.listen(at);
     try {
@@ -99,6 +124,8 @@ export class AdminServer {
       }
       if (access === "metrics" && pathname !== "/metrics")
         return answer(response, 404, { error: "only /metrics is here" });
+      const exported = request.method === "GET" ? exportedName(pathname) : undefined;
+      if (exported !== undefined) return await answerExport(this.#options.node, exported, response);
       await this.#route(`${request.method} ${pathname}`, request, response);
     } catch (error) {
       if (response.headersSent) return void response.destroy();

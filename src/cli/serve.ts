@@ -1,11 +1,20 @@
+import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
+import path from "node:path";
 import { AdminServer } from "../admin/server.ts";
 import { removeOwner, socketPath, writeOwner } from "../admin/owner.ts";
-import { Node, type NodeOptions } from "../cluster/node.ts";
+import { Node, type NodeCluster, type NodeOptions } from "../cluster/node.ts";
+import { nodeIdIn } from "../cluster/node-id.ts";
+import { StreamPeers } from "../cluster/stream-peers.ts";
 import type { Config } from "../config/config.ts";
+import { stateDirOf } from "../database/database.ts";
+import { isSluiceError } from "../errors/error.ts";
+import { openLease } from "../lease/open-lease.ts";
 import { createLog, type Logger } from "../observe/log.ts";
 import { Metrics } from "../observe/metrics.ts";
-import type { RunNode } from "../supervise/run.ts";
+import { FrontDoor } from "../proxy/server.ts";
+import type { LockHolder, RunNode } from "../supervise/run.ts";
+import { ServedNode } from "./node-view.ts";
 
 export interface Served {
   readonly node: Node;
@@ -14,27 +23,46 @@ export interface Served {
   readonly runNode: RunNode;
 }
 
-/** A node with its admin API: the socket for this machine's commands, and `node.listen` where it's configured. */
-export function serve(
+/** How long requests may take to end when this node stops. */
+const DOOR_GRACE_MS = 10_000;
+
+/**
+ * A node with its admin API (the socket for this machine's commands, and `node.listen` where it's configured), its place
+ * in the cluster, and its front door.
+ */
+export async function serve(
   config: Config,
   options: Pick<NodeOptions, "restoreMissing" | "adopt" | "acceptRollback">,
-): Served {
+): Promise<Served> {
   const log = createLog(config.logging);
   const metrics = new Metrics();
-  const node = new Node({ config, log, metrics, ...options });
-  const admin = new AdminServer({ node, metrics, secret: config.secret });
+  let holder: LockHolder | undefined;
+  const cluster = await clusterOf(config, log, () => holder);
+  const node = new Node({ config, log, metrics, ...options, ...(cluster && { cluster: cluster.parts }) });
+  const admin = new AdminServer({
+    node,
+    metrics,
+    secret: config.secret,
+    ...(cluster && { tls: config.cluster?.tls, onUpgrade: cluster.peers().handleUpgrade }),
+  });
+  const door = doorOf(config, node, metrics, log);
   const socket = socketPath();
   const owned = new Set<string>();
   // Before a database is opened, and again when it is: the process that had it until then may have ended meanwhile.
   const own = (): void => {
     for (const db of node.paths) if (!owned.has(db) && writeOwner(db, socket)) owned.add(db);
   };
+  const leave = async (): Promise<void> => {
+    await node.leave();
+    await door?.stop(DOOR_GRACE_MS);
+  };
   const runNode: RunNode = {
     get role() {
       return node.role;
     },
     onRole: (listener) => void node.on("role", listener),
-    async start(stopping, holder) {
+    async start(stopping, given) {
+      holder = given;
       await admin.listenOnSocket(socket);
       if (config.node.listen !== undefined) await admin.listen(config.node.listen);
       if (config.metricsListen !== undefined) await admin.listenForMetrics(config.metricsListen);
@@ -43,7 +71,9 @@ export function serve(
         if (type === "state") own();
       });
       await node.start(stopping);
+      await door?.listen();
     },
+    ...((cluster !== undefined || door !== undefined) && { leave }),
     async stop() {
       const missing = await node.stop();
       for (const db of owned) removeOwner(db);
@@ -53,4 +83,72 @@ export function serve(
     },
   };
   return { node, log, runNode };
+}
+
+/** Where a process keeps what is no single database's: beside the first one. */
+export function noteDir({ dbs }: Config): string {
+  const first = dbs[0]!;
+  return first.kind === "file" ? stateDirOf(first.path) : path.join(first.dir, ".sluice");
+}
+
+/** What makes the node one of a cluster; undefined for a lone one. */
+async function clusterOf(
+  config: Config,
+  log: Logger,
+  holder: () => LockHolder | undefined,
+): Promise<{ readonly parts: NodeCluster; readonly peers: () => StreamPeers } | undefined> {
+  const { cluster, secret, node: own, proxy } = config;
+  if (cluster === undefined) return undefined;
+  const { advertise, lease, tls } = cluster;
+  const { candidate, ttlMs, takeoverTimeoutMs, handoffTimeoutMs } = lease;
+  const nodeId = nodeIdIn(noteDir(config));
+  let peers: StreamPeers | undefined;
+  const onProblem = (error: Error): void => {
+    const fields = isSluiceError(error) ? { code: error.code } : { err: error };
+    log.debug(fields, error.message);
+  };
+  const parts: NodeCluster = {
+    nodeId,
+    advertise,
+    ...(proxy && { proxy: proxy.advertise ?? `http://${new URL(advertise).hostname}:${proxy.listen.port}` }),
+    candidate,
+    promote: lease.promote,
+    register: await openLease(lease.place, ttlMs, advertise),
+    ttlMs,
+    takeoverTimeoutMs,
+    handoffTimeoutMs,
+    hold: (key, descriptors) => holder()?.hold(key, descriptors) ?? Promise.resolve(),
+    release: (key) => holder()?.release(key),
+    peers: (node) =>
+      (peers = new StreamPeers({
+        node,
+        nodeId,
+        name: own.name,
+        advertise,
+        secret,
+        tls,
+        isCandidate: candidate,
+        onProblem,
+      })),
+  };
+  return { parts, peers: () => peers! };
+}
+
+function doorOf(
+  { proxy, secret, node: own }: Config,
+  node: Node,
+  metrics: Metrics,
+  log: Logger,
+): FrontDoor | undefined {
+  if (proxy === undefined) return undefined;
+  const view = new ServedNode(node, own.name, proxy.listen.port);
+  const door = new FrontDoor({
+    config: proxy,
+    view,
+    metrics: metrics.proxy,
+    log,
+    secret: secret ?? randomBytes(32).toString("hex"),
+  });
+  node.holdWrites = () => door.pauseWrites();
+  return door;
 }

@@ -15,6 +15,8 @@ export interface ClusterParts {
   /** Told of a transaction that is in the way of stepping down; may end its process. */
   readonly onStuck: (writer: StuckWriter) => void;
   readonly onProblem: (error: unknown) => void;
+  /** See `RoleNode.holdWrites`; of the front door, where there is one. */
+  readonly holdWrites: RoleNode["holdWrites"];
 }
 
 /** What the roles command, done to all databases of a node at once. */
@@ -34,6 +36,10 @@ export class Cluster implements RoleNode {
     const failed = results.filter((result) => result.status === "rejected");
     for (const { reason } of failed) this.#parts.onProblem(reason);
     if (results.length > 0 && failed.length === results.length) throw failed[0]!.reason;
+  }
+
+  holdWrites(): ReturnType<RoleNode["holdWrites"]> {
+    return this.#parts.holdWrites();
   }
 
   openGates(): void {

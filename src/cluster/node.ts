@@ -18,7 +18,7 @@ import { observe, updateGauges } from "./observe.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { type ClusterOptions, ProtectedDatabase } from "./protected-database.ts";
 import { isThere } from "./restore-missing.ts";
-import { Roles, type RoleState } from "./roles.ts";
+import { type RoleNode, Roles, type RoleState } from "./roles.ts";
 import type { NodeEvent, NodeRole, NodeStatus } from "./status.ts";
 import { Stores } from "./stores.ts";
 import { VERSION } from "../observe/version.ts";
@@ -39,17 +39,30 @@ export interface NodeOptions {
 export interface NodeCluster {
   readonly nodeId: string;
   readonly advertise: string;
+  /** URL of this node's front door. */
+  readonly proxy?: string;
   readonly candidate: boolean;
   readonly register: LeaseRegister;
   readonly ttlMs: number;
   readonly takeoverTimeoutMs: number;
   readonly handoffTimeoutMs: number;
-  /** Follow only the log, not the primary. */
-  readonly storeOnly: boolean;
+  /** Ask a running primary to hand over, once this node has caught up. */
+  readonly promote?: boolean;
   /** Lets the locks of these descriptors live until the application is dead. */
   readonly hold: ClusterOptions["hold"];
   readonly release: ClusterOptions["release"];
   readonly peers: (node: Node) => Peers;
+}
+
+/** Who is the primary, as the lease says. */
+export interface PrimaryRecord {
+  readonly nodeId: string;
+  readonly name: string;
+  /** URL of its API. */
+  readonly advertise: string;
+  /** URL of its front door, where the lease says it. */
+  readonly proxy: string | undefined;
+  readonly isSelf: boolean;
 }
 
 interface Events {
@@ -90,6 +103,8 @@ export class Node extends EventEmitter<Events> {
   readonly #keeper: LeaseKeeper | undefined;
   readonly #peers: Peers | undefined;
   readonly #roles: Roles | undefined;
+  /** Set by the front door: see `RoleNode.holdWrites`. */
+  holdWrites: RoleNode["holdWrites"] = () => ({ idle: Promise.resolve(), resume: () => undefined });
   #stopping = false;
 
   constructor(options: NodeOptions) {
@@ -169,9 +184,16 @@ export class Node extends EventEmitter<Events> {
   }
 
   /** The node that is the primary, as the lease says; undefined for nobody and for a node without others. */
-  get primary(): { readonly nodeId: string; readonly name: string; readonly advertise: string } | undefined {
-    const record = this.#keeper?.holder?.record;
-    return record && { nodeId: record.nodeId, name: record.nodeName, advertise: record.advertise };
+  get primary(): PrimaryRecord | undefined {
+    const holder = this.#keeper?.holder;
+    if (holder === undefined) return undefined;
+    const { nodeId, nodeName: name, advertise, proxy } = holder.record;
+    return { nodeId, name, advertise, proxy, isSelf: holder.isSelf };
+  }
+
+  /** How far this node's databases are behind the primary's; 0 on a primary, undefined when unknown. */
+  get lagMs(): number | undefined {
+    return this.role === "primary" ? 0 : this.#peers?.lagMs;
   }
 
   /** Shared by all nodes: the id of the first database's log; empty until this node knows it. */
@@ -189,6 +211,14 @@ export class Node extends EventEmitter<Events> {
   async handOver(name?: string): Promise<void> {
     if (this.#roles === undefined) throw new SluiceError("SLU-8104", "this node has no others");
     await this.#roles.handOver(name);
+  }
+
+  /**
+   * A stop was asked for: hands over to another node, while applications still run. Resolves when that is done, or can't
+   * be; never rejects.
+   */
+  async leave(): Promise<void> {
+    if (this.#roles?.state === "leading") await this.#roles.handOver().catch(() => undefined);
   }
 
   /** The lease says that this node is to take it: it is looked at now. */
@@ -275,7 +305,7 @@ export class Node extends EventEmitter<Events> {
   async #protect(file: string, db: DbConfig, store: ObjectStore, prefix: string): Promise<void> {
     const { config, adopt = false, acceptRollback = false, log, metrics } = this.#options;
     if (this.#stopping || this.#databases.has(file)) return;
-    const cluster = this.#clusterOptions();
+    const cluster = this.#clusterOptions(db.storeOnly);
     const database = new ProtectedDatabase({
       path: file,
       ...(cluster && { cluster }),
@@ -306,19 +336,19 @@ export class Node extends EventEmitter<Events> {
     await database.start();
   }
 
-  #clusterOptions(): ClusterOptions | undefined {
+  #clusterOptions(storeOnly: boolean): ClusterOptions | undefined {
     const { cluster } = this.#options;
     if (cluster === undefined || this.#peers === undefined) return undefined;
-    const { storeOnly, hold, release } = cluster;
+    const { hold, release } = cluster;
     const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
     return { role: leads ? "primary" : "replica", upstream: this.#peers, storeOnly, hold, release };
   }
 
-  #makeKeeper({ nodeId, advertise, register, ttlMs }: NodeCluster): LeaseKeeper {
+  #makeKeeper({ nodeId, advertise, proxy, register, ttlMs }: NodeCluster): LeaseKeeper {
     const { config, log } = this.#options;
     return new LeaseKeeper({
       register,
-      node: { id: nodeId, name: config.node.name, advertise },
+      node: { id: nodeId, name: config.node.name, advertise, ...(proxy !== undefined && { proxy }) },
       ttlMs,
       events: {
         lost: (reason) => this.#roles?.deposed(new SluiceError("SLU-8103", `the lease ended: ${reason}`)),
@@ -340,6 +370,7 @@ export class Node extends EventEmitter<Events> {
       databases: () => this.#databases.values(),
       closeLagMs: CLOSE_LAG_MS,
       onProblem,
+      holdWrites: () => this.holdWrites(),
       onStuck: ({ path: db, pid }) => {
         log.error({ code: "SLU-8107", db, pid }, "a transaction does not end; its process is killed");
         metrics.errors.inc({ db, code: "SLU-8107" });

@@ -17,6 +17,8 @@ export interface Peers extends Upstream {
   changed(): void;
   /** Follows the node at this URL; undefined: nobody. */
   follow(url: string | undefined): void;
+  /** How long ago this node's databases were the primary's; undefined when that isn't known. */
+  readonly lagMs: number | undefined;
   readonly replicas: readonly ConnectedReplica[];
   /** Resolves when the replica has acknowledged every database's present position, and placed its last record. */
   awaitReplica(nodeId: string, signal: AbortSignal): Promise<void>;

@@ -18,6 +18,7 @@ import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
 import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
 import type { ObjectStore } from "../store/store.ts";
+import { EpochEnds } from "./epoch-ends.ts";
 import { follow } from "./following.ts";
 import { openWriter } from "./leading.ts";
 import { isThere, quarantineFile, restoreMissing } from "./restore-missing.ts";
@@ -70,6 +71,8 @@ interface Events {
   refused: [SluiceError];
   /** Another node writes the log: this one must step down. */
   deposed: [SluiceError];
+  /** On a replica: the log has everything up to the position. */
+  placed: [Position];
   /** Something failed and is tried again. */
   failed: [Error];
 }
@@ -106,6 +109,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   readonly path: string;
   readonly name: string;
   readonly #options: ProtectedOptions;
+  /** Where this database's epochs ended. */
+  readonly ends: EpochEnds;
   readonly #abort = new AbortController();
   readonly #context: LogContext;
   readonly #quarantine: QuarantineWatch;
@@ -139,6 +144,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       prefix: options.prefix,
       onEvent: (event) => this.emit("log", event),
     });
+    this.ends = new EpochEnds(this.#context);
     this.#reached.promise.catch(() => undefined);
   }
 
@@ -184,6 +190,16 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     if (wait === "local") await this.#database.freeze();
     else await this.#writer.waitFor(position, signal);
     return position;
+  }
+
+  /**
+   * Resolves when `position`, which this node has, is in the log. Rejects with SLU-4109 when that can't be told any more
+   * (this node stopped being the primary), with the reason of `signal`.
+   */
+  async waitStored(position: Position, signal: AbortSignal): Promise<void> {
+    if (this.#writer !== undefined) return this.#writer.waitFor(position, signal);
+    const isStored = (): boolean => (this.#replica?.record?.position ?? NOTHING) >= position;
+    while (!isStored()) await once(this, "placed", { signal });
   }
 
   /**
@@ -382,6 +398,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         this.#abort.signal,
       );
       this.#takenOverAt = database.position;
+      this.ends.note(database.position);
       if (cluster !== undefined) this.#feed = database.feed();
     } catch (error) {
       // Another node was faster: its record is placed before the next try.
@@ -471,6 +488,10 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     }
     const replica = this.#replica;
     replica.onApplied = (position) => this.emit("applied", position);
+    replica.onPlaced = ({ txid, epoch, position }) => {
+      if (txid === epoch) this.ends.note(position);
+      this.emit("placed", position);
+    };
     await cluster.hold(this.path, replica.descriptors);
     return replica;
   }

@@ -5,8 +5,7 @@ import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { runSqlite } from "../log/integrity.ts";
 import { RestoreTarget, writeError } from "../log/target.ts";
 import { writeFully } from "../log/write-fully.ts";
-import { lockPage } from "../ltx/header.ts";
-import { PageSum, sumValue } from "../ltx/page-sum.ts";
+import { DatabaseSum } from "../ltx/database-sum.ts";
 import { type Base, basesOf, type BaseSources, writeBase } from "./quarantine-base.ts";
 
 export interface ExtractOptions extends BaseSources {
@@ -121,23 +120,15 @@ async function layOver(kind: Base["kind"], options: ExtractOptions, target: Rest
 
 /** The database's checksum (protocol section 6), with turns for others in between. */
 async function checksumOf(fd: number, pageSize: number, pageCount: number): Promise<bigint> {
-  const sum = new PageSum(pageSize);
-  const lock = lockPage(pageSize);
+  const sum = new DatabaseSum(pageSize);
   const chunk = Buffer.alloc(CHUNK_BYTES);
-  let lo = 0;
-  let hi = 0;
-  for (let first = 1; first <= pageCount; first += CHUNK_BYTES / pageSize) {
-    chunk.fill(0, readSync(fd, chunk, 0, CHUNK_BYTES, (first - 1) * pageSize));
-    for (let at = 0; at < CHUNK_BYTES && first + at / pageSize <= pageCount; at += pageSize) {
-      const pgno = first + at / pageSize;
-      if (pgno === lock) continue;
-      sum.of(pgno, chunk, at, at + pageSize);
-      lo ^= sum.lo;
-      hi ^= sum.hi;
-    }
+  const sizeBytes = pageSize * pageCount;
+  for (let at = 0; at < sizeBytes; at += CHUNK_BYTES) {
+    chunk.fill(0, readSync(fd, chunk, 0, CHUNK_BYTES, at));
+    sum.add(chunk.subarray(0, Math.min(CHUNK_BYTES, sizeBytes - at)));
     await new Promise(setImmediate);
   }
-  return sumValue(lo, hi);
+  return sum.value;
 }
 
 /** With a WAL that was left beside it because somebody had it open. */

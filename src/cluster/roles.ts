@@ -13,6 +13,8 @@ export interface RoleNode {
    * those that aren't; rejects when none is.
    */
   takeOver(limitMs: number, signal: AbortSignal): Promise<void>;
+  /** Lets nobody begin a write any more; `idle` resolves when none is under way, `resume` lets them go on or elsewhere. */
+  holdWrites(): { readonly idle: Promise<void>; readonly resume: () => void };
   /** Lets applications write to every database that is through, and to those that follow; not before `isHeld`. */
   openGates(): void;
   /** Closes all gates and captures what is committed. `limitMs`: from then on writers that are still at it are killed. */
@@ -197,19 +199,27 @@ export class Roles {
       return false;
     }
     this.#enter("handing-over");
+    const writes = node.holdWrites();
     try {
-      await node.closeGates(handoffTimeoutMs);
+      // Gates close under writes that take longer than half of the time.
+      await Promise.race([writes.idle, sleep(handoffTimeoutMs / 2, undefined, { ref: false })]);
+      await node.closeGates(handoffTimeoutMs / 4);
       await node.drain(late);
       await node.awaitSuccessor(successor, late);
     } catch (error) {
       handover.wanted.reject(new SluiceError("SLU-8105", "the handover was broken off", { cause: error }));
-      this.#open(signal);
+      try {
+        this.#open(signal);
+      } finally {
+        writes.resume();
+      }
       return false;
     }
     const outcome = await keeper.handOver(successor);
     node.callSuccessor(successor);
     if (outcome === "lost") handover.wanted.reject(new SluiceError("SLU-8103", "the lease ended during the handover"));
     else handover.wanted.resolve();
+    writes.resume();
     return true;
   }
 

@@ -29,6 +29,7 @@ export class StreamPeers implements Peers {
   readonly #options: StreamPeersOptions;
   readonly #published: LeadingDatabases;
   readonly #life = newLife();
+  readonly #lags = new Set<Lag>();
   readonly server: StreamServer;
   readonly client: StreamClient;
 
@@ -93,7 +94,29 @@ export class StreamPeers implements Peers {
   }
 
   attach(name: string, replica: Replica): Attachment {
-    return this.client.attach(name, replica);
+    const attachment = this.client.attach(name, replica);
+    const lag = new Lag(replica, attachment);
+    this.#lags.add(lag);
+    return {
+      get isJoined() {
+        return attachment.isJoined;
+      },
+      failed: attachment.failed,
+      detach: async () => {
+        this.#lags.delete(lag);
+        await attachment.detach();
+      },
+    };
+  }
+
+  get lagMs(): number | undefined {
+    let most: number | undefined;
+    for (const lag of this.#lags) {
+      const { ms } = lag;
+      if (ms === undefined) return undefined;
+      most = Math.max(most ?? 0, ms);
+    }
+    return most;
   }
 
   seed(name: string, path: string, signal: AbortSignal): Promise<boolean> {
@@ -108,5 +131,27 @@ export class StreamPeers implements Peers {
   #identity(): NodeIdentity {
     const { node, nodeId, name, advertise } = this.#options;
     return { clusterId: node.clusterId, nodeId, life: this.#life, name, advertise, version: VERSION };
+  }
+}
+
+/** How old the state of one database on a replica is, as far as its primary's heartbeats say. */
+class Lag {
+  readonly #replica: Replica;
+  readonly #attachment: ReturnType<StreamClient["attach"]>;
+  #equalAtMs: number | undefined;
+
+  constructor(replica: Replica, attachment: ReturnType<StreamClient["attach"]>) {
+    this.#replica = replica;
+    this.#attachment = attachment;
+  }
+
+  get ms(): number | undefined {
+    const newest = this.#attachment.durable?.newest;
+    const position = this.#replica.position;
+    const nowMs = performance.now();
+    if (this.#attachment.isJoined && newest !== undefined && position !== undefined && position >= newest) {
+      this.#equalAtMs = nowMs;
+    }
+    return this.#equalAtMs === undefined ? undefined : nowMs - this.#equalAtMs;
   }
 }

@@ -34,6 +34,8 @@ export class Replica implements ReplicaDatabase {
   readonly #writer: WalWriter;
   /** Called after each change, with the new position; must return at once and not throw. */
   onApplied: (position: Position) => void = () => undefined;
+  /** Called after a record was placed; the same. */
+  onPlaced: (record: RecordName) => void = () => undefined;
   #closed = false;
 
   /**
@@ -138,6 +140,7 @@ export class Replica implements ReplicaDatabase {
   async sealed(record: RecordName): Promise<void> {
     this.#assertOpen();
     await this.#followed.place(record);
+    this.onPlaced(record);
   }
 
   async #begin(

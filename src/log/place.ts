@@ -160,6 +160,17 @@ async function endOf(
   return undefined;
 }
 
+/** Where an epoch ended, as the log says; undefined when it goes on, or the log doesn't know it. */
+export async function endOfEpoch(
+  context: LogContext,
+  epoch: number,
+  signal: AbortSignal,
+): Promise<Position | undefined> {
+  const files = await list(context, signal, epoch + 1);
+  const end = await endOf(context, epoch, epoch, files, signal);
+  return end !== undefined && epochOf(end) === epoch ? end : undefined;
+}
+
 /**
  * The log's newest state is restored to a scratch file, and the replica is made that by difference. What differs of
  * its own goes to the quarantine if it had commits on top of the log.

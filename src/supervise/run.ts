@@ -27,6 +27,11 @@ export interface RunNode {
    */
   start(stopping: AbortSignal, holder: LockHolder | undefined): Promise<void>;
   /**
+   * A stop was asked for, and the application still runs: hands over to another node and lets requests end, within its own
+   * limits. Undefined where there is nothing of that kind.
+   */
+  readonly leave?: () => Promise<void>;
+  /**
    * Drains: captures what is there, appends it, and lets go, within its own limit. Also called after a `start` that
    * failed. Resolves with one sentence for each database whose last commits are not in the store, which names the
    * database and how much is missing.
@@ -61,7 +66,7 @@ const SAME_SIGNAL_MS = 200;
  * What `sluice run` does, once the configuration is read: the databases first, then the application, then the drain.
  *
  * preparing: an earlier life's guardian is ended, a new one starts, and then the node. A stop signal ends it without the application.
- * running: the application runs under its guardian. Left when it ends, by a stop signal, when the guardian is lost, or
+ * running: the application runs under its guardian. Left when it ends, by a stop signal (after the node has left), when the guardian is lost, or
  *   when the node can't go on. Without a command, only the last three.
  * draining: nothing of the application is left; the node drains.
  *
@@ -134,7 +139,10 @@ class Run {
     void guardian.lost.then((error) => (guardian.closing ? undefined : this.#fail(error)));
     this.#onFatal(() => application.stop("SIGTERM"));
     this.#signals.handle({
-      stop: (name) => application.stop(name),
+      stop: (name) => {
+        if (node.leave === undefined) application.stop(name);
+        else void node.leave().finally(() => application.stop(name));
+      },
       forward: (name) => application.forward(name),
       suspend: () => application.forward("SIGSTOP", true),
       resume: () => application.forward("SIGCONT", true),

@@ -21,6 +21,7 @@ const nobody: Peers = {
   changed: () => undefined,
   follow: () => undefined,
   replicas: [],
+  lagMs: undefined,
   awaitReplica: () => Promise.reject(new Error("nobody")),
   callSuccessor: () => undefined,
   attach: () => {
@@ -52,7 +53,11 @@ export class TestCluster {
     return this.at(name, "app.db");
   }
 
-  make(name: string, options: Partial<NodeCluster> = {}, dbs = `{ path: ${name}/app.db, store: store }`): Node {
+  make(
+    name: string,
+    options: Partial<NodeCluster> = {},
+    dbs = `{ path: ${name}/app.db, store: store, source: store }`,
+  ): Node {
     const text = `dbs: [ ${dbs} ]\nnode: { name: ${name} }`;
     const { value, problems } = parseConfig(text, {});
     if (problems.length > 0) throw new Error(JSON.stringify(problems));
@@ -71,7 +76,6 @@ export class TestCluster {
         ttlMs: 2_000,
         takeoverTimeoutMs: 10_000,
         handoffTimeoutMs: 10_000,
-        storeOnly: true,
         hold: () => Promise.resolve(),
         release: () => undefined,
         peers: () => nobody,
@@ -83,7 +87,11 @@ export class TestCluster {
   }
 
   /** A node that is followed, and follows, over the stream. */
-  async connect(name: string, options: Partial<NodeCluster> = {}, dbs?: string): Promise<Node> {
+  async connect(
+    name: string,
+    options: Partial<NodeCluster> = {},
+    dbs = `{ path: ${name}/app.db, store: store }`,
+  ): Promise<Node> {
     const server = createServer().listen(this.#ports.get(name) ?? 0, "127.0.0.1");
     await once(server, "listening");
     const { port } = server.address() as AddressInfo;
@@ -107,7 +115,7 @@ export class TestCluster {
       server.on("upgrade", made.handleUpgrade);
       return made;
     };
-    return this.make(name, { advertise, peers, storeOnly: false, ...options }, dbs);
+    return this.make(name, { advertise, peers, ...options }, dbs);
   }
 
   async stop(name: string): Promise<void> {

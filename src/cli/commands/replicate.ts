@@ -1,12 +1,11 @@
 import path from "node:path";
 import { Command, Option } from "commander";
 import type { Config } from "../../config/config.ts";
-import { stateDirOf } from "../../database/database.ts";
 import { SluiceError } from "../../errors/error.ts";
 import { dropCleanPages } from "../../observe/clean-pages.ts";
 import { execEntries } from "../../supervise/exec-list.ts";
 import { runApplication } from "../../supervise/run.ts";
-import { serve, type Served } from "../serve.ts";
+import { noteDir, serve, type Served } from "../serve.ts";
 import { configOption } from "../options.ts";
 import { lone, readConfig } from "../target.ts";
 
@@ -40,7 +39,10 @@ Examples:
 }
 
 async function run(config: Config, flags: Flags): Promise<number> {
-  const served = serve(config, { restoreMissing: flags.restoreIfDbNotExists ?? false });
+  const served = await serve(
+    { ...config, cluster: undefined, proxy: undefined },
+    { restoreMissing: flags.restoreIfDbNotExists ?? false },
+  );
   if (flags.once) return syncOnce(served);
   if (config.exec.length > 0 && flags.exec === undefined)
     served.log.warn("`exec` of the configuration is started by `sluice run` only");
@@ -77,9 +79,4 @@ function configOf(db: string | undefined, store: string | undefined, { config }:
   if (db === undefined) return readConfig(config);
   if (store !== undefined) return lone(db, store);
   throw new SluiceError("SLU-1000", "a database on the command line needs its store's URL behind it");
-}
-
-function noteDir({ dbs }: Config): string {
-  const first = dbs[0]!;
-  return first.kind === "file" ? stateDirOf(first.path) : path.join(first.dir, ".sluice");
 }

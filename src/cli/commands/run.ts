@@ -1,12 +1,11 @@
 import path from "node:path";
 import { Command } from "commander";
 import type { Config } from "../../config/config.ts";
-import { stateDirOf } from "../../database/database.ts";
 import { SluiceError } from "../../errors/error.ts";
 import { dropCleanPages } from "../../observe/clean-pages.ts";
 import { execEntries, type ExecEntry } from "../../supervise/exec-list.ts";
 import { runApplication } from "../../supervise/run.ts";
-import { serve } from "../serve.ts";
+import { noteDir, serve } from "../serve.ts";
 import { configOption } from "../options.ts";
 import { lone, readConfig } from "../target.ts";
 
@@ -47,7 +46,7 @@ Examples:
 async function run(argv: readonly string[], flags: Flags): Promise<number> {
   const config = configOf(flags);
   const entries: ExecEntry[] = argv.length > 0 ? [{ argv, on: "any", wait: false }] : execEntries(config.exec);
-  const { node, log, runNode } = serve(config, {
+  const { node, log, runNode } = await serve(config, {
     restoreMissing: true,
     adopt: flags.adopt ?? false,
     acceptRollback: flags.acceptRollback ?? false,
@@ -64,7 +63,7 @@ async function run(argv: readonly string[], flags: Flags): Promise<number> {
       },
     },
     entries,
-    guardianFile: guardianFile(config),
+    guardianFile: path.join(noteDir(config), "guardian.json"),
     env: process.env,
     log,
     fatal: node.fatal,
@@ -75,10 +74,4 @@ function configOf({ db, store, config }: Flags): Config {
   if (db === undefined && store === undefined) return readConfig(config);
   if (db !== undefined && store !== undefined) return lone(db, store);
   throw new SluiceError("SLU-1000", "--db and --store go together");
-}
-
-/** Beside the first database: a second `run` for it finds the first one's guardian there. */
-function guardianFile({ dbs }: Config): string {
-  const first = dbs[0]!;
-  return path.join(first.kind === "file" ? stateDirOf(first.path) : path.join(first.dir, ".sluice"), "guardian.json");
 }

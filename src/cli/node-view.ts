@@ -1,0 +1,98 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Node } from "../cluster/node.ts";
+import type { ProtectedDatabase } from "../cluster/protected-database.ts";
+import { SluiceError } from "../errors/error.ts";
+import { epochOf, type Position } from "../ltx/position.ts";
+import type { Applied, DatabasePosition, NodeView, PrimaryNode } from "../proxy/node-view.ts";
+
+/** How often a position is looked for that no event tells of. */
+const LOOK_MS = 5;
+
+/** What the front door knows of the node. `proxyPort`: of the primary's front door, where the lease says nothing of it. */
+export class ServedNode implements NodeView {
+  readonly name: string;
+  readonly #node: Node;
+  readonly #proxyPort: number;
+
+  constructor(node: Node, name: string, proxyPort: number) {
+    this.#node = node;
+    this.name = name;
+    this.#proxyPort = proxyPort;
+  }
+
+  reign(): number | undefined {
+    return this.#node.reign;
+  }
+
+  primary(): PrimaryNode | undefined {
+    const { primary } = this.#node;
+    if (primary === undefined || primary.isSelf) return undefined;
+    return { name: primary.name, proxy: new URL(primary.proxy ?? this.#guess(primary.advertise)) };
+  }
+
+  #guess(advertise: string): string {
+    const url = new URL(advertise);
+    return `http://${url.hostname}:${this.#proxyPort}`;
+  }
+
+  onChange(listener: () => void): () => void {
+    this.#node.on("role", listener);
+    return () => void this.#node.off("role", listener);
+  }
+
+  positions(): readonly DatabasePosition[] {
+    return this.#node.databases.flatMap(({ name: db, database, replica }) => {
+      const position = database === undefined ? replica?.position : database.captureNow();
+      return position === undefined ? [] : [{ db, position }];
+    });
+  }
+
+  async waitApplied(db: string, position: Position, signal: AbortSignal): Promise<Applied> {
+    const database = this.#find(db);
+    if (database === undefined) return "unknown";
+    for (;;) {
+      const judged = await this.#judge(database, position, signal);
+      if (judged !== undefined) return judged;
+      await sleep(LOOK_MS, undefined, { signal });
+    }
+  }
+
+  /** Undefined while it isn't here yet, and may come. */
+  async #judge(database: ProtectedDatabase, position: Position, signal: AbortSignal): Promise<Applied | undefined> {
+    const now = database.database?.captureNow() ?? database.replica?.position;
+    if (now === undefined) return undefined;
+    if (epochOf(position) === epochOf(now)) return position <= now ? "reached" : this.#beyond(database);
+    // A later epoch than this node's: on a primary, somebody else's, or nobody's.
+    if (position > now) return this.#beyond(database);
+    const end = await database.ends.of(epochOf(position), signal);
+    if (end === undefined) return "unknown";
+    return position <= end ? "reached" : "lost";
+  }
+
+  /** A position of this epoch that this node has not: a replica waits for it, a primary never gave it out. */
+  #beyond(database: ProtectedDatabase): Applied | undefined {
+    return database.role === "primary" ? "unknown" : undefined;
+  }
+
+  /** No record names a member yet, so that only the log makes a commit durable at `replica`, too (protocol section 9). */
+  async waitDurable(db: string, position: Position, _level: "replica" | "store", signal: AbortSignal): Promise<void> {
+    const database = this.#find(db);
+    if (database === undefined) throw new SluiceError("SLU-1003", `${db} is not a database of this node`);
+    await database.waitStored(position, signal);
+  }
+
+  lagMs(): number | undefined {
+    return this.#node.lagMs;
+  }
+
+  trouble(): string | undefined {
+    const bad = this.#node.databases.find(
+      ({ state }) => !["protected", "following", "waiting", "taking-over"].includes(state),
+    );
+    return bad && `${bad.name} is ${bad.state}`;
+  }
+
+  #find(db: string): ProtectedDatabase | undefined {
+    return this.#node.databases.find(({ name }) => name === db);
+  }
+}
