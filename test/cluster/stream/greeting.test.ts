@@ -162,6 +162,7 @@ describe("a server of the stream", () => {
       );
       talk.socket.terminate();
     }
+    expect(lead.server.replicas.length).toBeLessThanOrEqual(1);
     // Others aren't bothered.
     const one = new Follower(place, "one");
     one.client.follow(lead.url);

@@ -56,7 +56,7 @@ export class LeadDatabase implements PublishedDatabase {
   readonly database: Database;
   readonly app: Sqlite.Database;
   readonly #listeners = new Set<() => void>();
-  readonly #takenOverAt: Position;
+  #takenOverAt: Position = 0n;
   durable: Position = 0n;
   feed!: CommitFeed;
   epoch = 0;
@@ -82,7 +82,6 @@ export class LeadDatabase implements PublishedDatabase {
     this.name = name;
     this.database = database;
     this.app = app;
-    this.#takenOverAt = database.position;
     database.onFrozen = () => void this.#confirmAll();
   }
 
@@ -95,6 +94,7 @@ export class LeadDatabase implements PublishedDatabase {
     await this.#confirmAll();
     await database.begin(txid, BigInt(txid));
     this.epoch = txid;
+    this.#takenOverAt = database.logState!.confirmed.position;
   }
 
   #confirmAll(): Promise<void> {

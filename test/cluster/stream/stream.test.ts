@@ -166,5 +166,6 @@ describe("replication stream", () => {
     await until("lease", () => leases.has("generation 7"));
     lead.server.close({ nodeId: "id-two", advertise: "http://two" });
     await until("successor", () => called.includes("http://two"));
+    expect(called).toEqual(["one", "http://two"]);
   });
 });

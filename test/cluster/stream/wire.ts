@@ -22,7 +22,10 @@ export class Wire {
     this.#server = server;
     this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     server.on("connection", (near) => {
-      if (this.#isDown) return void near.destroy();
+      if (this.#isDown) {
+        near.destroy();
+        return;
+      }
       const far = connect(port, "127.0.0.1");
       const pair = [near, far] as const;
       this.#pairs.add(pair);
@@ -37,6 +40,8 @@ export class Wire {
       for (const socket of pair) {
         socket.on("error", () => undefined);
         socket.on("close", () => {
+          // In silence nobody learns that the other side has gone.
+          if (this.#isSilent) return;
           this.#pairs.delete(pair);
           for (const one of pair) one.destroy();
         });
@@ -47,6 +52,7 @@ export class Wire {
   /** Ends every connection at once. */
   cut(): void {
     for (const pair of this.#pairs) for (const socket of pair) socket.destroy();
+    this.#pairs.clear();
   }
 
   /** Nothing gets through, and nobody is told: a half-open connection. */
