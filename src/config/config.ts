@@ -48,6 +48,7 @@ export type LeasePlace =
       readonly key: string;
       readonly token: string | undefined;
       readonly lockDelayMs: number;
+      readonly tls: LeaseTls | undefined;
     }
   | {
       readonly type: "etcd";
@@ -56,7 +57,15 @@ export type LeasePlace =
       readonly key: string;
       readonly username: string | undefined;
       readonly password: string | undefined;
+      readonly tls: LeaseTls | undefined;
     };
+
+/** PEM files for a server with a CA of its own, or that asks for a client's certificate. */
+export interface LeaseTls {
+  readonly ca?: string;
+  readonly cert?: string;
+  readonly key?: string;
+}
 
 export interface ListenAddress {
   readonly host: string;

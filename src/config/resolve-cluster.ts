@@ -1,11 +1,13 @@
 import path from "node:path";
-import type { ClusterConfig, DbConfig, LeasePlace, StoreConfig } from "./config.ts";
+import type { ClusterConfig, DbConfig, LeasePlace, LeaseTls, StoreConfig } from "./config.ts";
 import type { ConfigFile, LeaseFile } from "./schema.ts";
 
 /** Says what is wrong with the value at `key`. */
 export type Report = (key: readonly PropertyKey[], message: string) => void;
 
 const TTL_LEAST_MS = 2_000;
+/** Of a session, by Consul's documentation. */
+const CONSUL_TTL_LEAST_MS = 10_000;
 
 /**
  * What makes this a node among others; undefined for a lone node, or when something was reported. `storeAt`: a store from
@@ -33,6 +35,8 @@ export function resolveCluster(
   const lease = file.lease ?? DEFAULTS;
   if (lease.ttl < TTL_LEAST_MS)
     report(["lease", "ttl"], "a lease of less than 2s does not survive a pause of the process");
+  else if (type === "consul" && lease.ttl < CONSUL_TTL_LEAST_MS)
+    report(["lease", "ttl"], "a session of Consul's lives for 10s at least");
   const place = placeOf(type, lease, base, dbs, storeAt, report);
   if (place === undefined) return undefined;
   const tls = file.cluster.tls;
@@ -87,12 +91,24 @@ function placeOf(
       report(["lease"], "a lease of type static needs `primary`, what the primary advertises");
       return undefined;
     case "consul": {
-      const { url = "http://127.0.0.1:8500", key = "sluice/primary", token } = lease.consul ?? {};
-      return { type, url, key, token, lockDelayMs: lease.consul?.["lock-delay"] ?? 1_000 };
+      const { url = "http://127.0.0.1:8500", key = "sluice/primary", token, tls } = lease.consul ?? {};
+      const lockDelayMs = lease.consul?.["lock-delay"] ?? 1_000;
+      return { type, url, key, token, lockDelayMs, tls: tls && absolute(tls, base) };
     }
-    case "etcd": {
-      const { url: urls = ["http://127.0.0.1:2379"], key = "sluice/primary", username, password } = lease.etcd ?? {};
-      return { type, urls, key, username, password };
+    default: {
+      const {
+        url: urls = ["http://127.0.0.1:2379"],
+        key = "sluice/primary",
+        username,
+        password,
+        tls,
+      } = lease.etcd ?? {};
+      return { type, urls, key, username, password, tls: tls && absolute(tls, base) };
     }
   }
+}
+
+function absolute(tls: LeaseTls, base: string): LeaseTls {
+  const files = Object.entries(tls).map(([name, file]: [string, string]) => [name, path.resolve(base, file)]);
+  return Object.fromEntries(files) as LeaseTls;
 }

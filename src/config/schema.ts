@@ -62,6 +62,15 @@ const exec = z.strictObject({
   wait: flag.default(false).describe("Run to its end before the next one; a failure stops everything."),
 });
 
+const leaseTls = z
+  .strictObject({
+    ca: z.string().exactOptional().describe("PEM file: whom to believe, in place of the system's list."),
+    cert: z.string().exactOptional().describe("PEM file: this node's certificate."),
+    key: z.string().exactOptional().describe("PEM file: its key."),
+  })
+  .optional()
+  .describe("For an https URL.");
+
 const lease = z.strictObject({
   type: z
     .enum(["store", "consul", "etcd", "file", "static", "none"])
@@ -69,7 +78,9 @@ const lease = z.strictObject({
     .describe(
       "Where the lease lies: beside the log, in Consul, in etcd, in a file; `static`: `primary` says who it is.",
     ),
-  ttl: duration.default(10_000).describe("After how long without a renewal others may take over. At least 2s."),
+  ttl: duration
+    .default(10_000)
+    .describe("After how long without a renewal others may take over. At least 2s, with Consul 10s."),
   url: z
     .string()
     .min(1)
@@ -87,12 +98,16 @@ const lease = z.strictObject({
   primary: z.url().optional().describe("Type `static`: what the primary advertises."),
   consul: z
     .strictObject({
-      url: z.url().default("http://127.0.0.1:8500").describe("The agent."),
+      url: z
+        .url()
+        .default("http://127.0.0.1:8500")
+        .describe("The agent. A password in it is the token, a path the prefix of all keys."),
       key: z.string().min(1).default("sluice/primary").describe("The key in its store."),
       token: z.string().optional().describe("An ACL token."),
       "lock-delay": duration
         .default(1_000)
         .describe("How long Consul keeps the key from others after a session ended."),
+      tls: leaseTls,
     })
     .optional()
     .describe("Type `consul`."),
@@ -105,6 +120,7 @@ const lease = z.strictObject({
       key: z.string().min(1).default("sluice/primary").describe("The key."),
       username: z.string().optional().describe("With authentication."),
       password: z.string().optional().describe("With authentication."),
+      tls: leaseTls,
     })
     .optional()
     .describe("Type `etcd`."),

@@ -1,5 +1,6 @@
+import type { LeaseTls } from "../config/config.ts";
 import { SluiceError } from "../errors/error.ts";
-import { type Answer, base64, fromBase64, HttpService, json, refusal, type TlsFiles } from "./http.ts";
+import { type Answer, base64, fromBase64, HttpService, json, refusal } from "./http.ts";
 import type { LeaseRecord, LeaseRegister, LeaseVersion, SwapOutcome } from "./lease.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
 
@@ -9,7 +10,7 @@ export interface ConsulSettings {
   readonly key: string;
   readonly token?: string | undefined;
   readonly lockDelayMs: number;
-  readonly tls?: TlsFiles | undefined;
+  readonly tls?: LeaseTls | undefined;
 }
 
 interface KvEntry {

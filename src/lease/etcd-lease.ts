@@ -1,4 +1,5 @@
-import { type Answer, base64, fromBase64, HttpService, json, refusal, type TlsFiles } from "./http.ts";
+import type { LeaseTls } from "../config/config.ts";
+import { type Answer, base64, fromBase64, HttpService, json, refusal } from "./http.ts";
 import type { LeaseRecord, LeaseRegister, LeaseVersion, SwapOutcome } from "./lease.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
 
@@ -8,7 +9,7 @@ export interface EtcdSettings {
   readonly key: string;
   readonly user?: string | undefined;
   readonly password?: string | undefined;
-  readonly tls?: TlsFiles | undefined;
+  readonly tls?: LeaseTls | undefined;
 }
 
 interface Range {

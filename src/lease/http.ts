@@ -1,14 +1,8 @@
 import { readFileSync } from "node:fs";
 import { Agent as HttpAgent, request as httpRequest, type RequestOptions } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import type { LeaseTls } from "../config/config.ts";
 import { SluiceError } from "../errors/error.ts";
-
-/** Files with certificates in PEM, for servers with a CA of their own or that ask for a client's. */
-export interface TlsFiles {
-  readonly ca?: string;
-  readonly cert?: string;
-  readonly key?: string;
-}
 
 export interface Answer {
   readonly status: number;
@@ -36,7 +30,7 @@ export class HttpService {
   #at = 0;
 
   /** Throws SLU-8006 when a certificate can't be read. */
-  constructor(name: string, urls: readonly URL[], tls: TlsFiles = {}) {
+  constructor(name: string, urls: readonly URL[], tls: LeaseTls = {}) {
     this.name = name;
     this.#urls = urls;
     const pem = Object.fromEntries(Object.entries(tls).map(([name, file]: [string, string]) => [name, readPem(file)]));

@@ -31,8 +31,8 @@ export async function openLease(
     }
     case "etcd": {
       const { EtcdLease } = await import("./etcd-lease.ts");
-      const { urls, key, username, password } = place;
-      return new EtcdLease({ urls, key, user: username, password }, ttlMs);
+      const { urls, key, username, password, tls } = place;
+      return new EtcdLease({ urls, key, user: username, password, tls }, ttlMs);
     }
     default: {
       const { NoneLease } = await import("./none-lease.ts");

@@ -231,9 +231,27 @@ describe("a wrong file", () => {
     ["node: { advertise: http://a:1, listen: 127.0.0.1:1 }\nlease: { type: none }", /^4:\d+: `none` is for one node/],
     ["node: { advertise: http://a:1, listen: 127.0.0.1:1 }\nlease: { type: static }", /needs `primary`/],
     ["node: { advertise: http://a:1, listen: 127.0.0.1:1 }\nlease: { ttl: 500ms }", /less than 2s/],
+    [
+      "node: { advertise: http://a:1, listen: 127.0.0.1:1 }\nlease: { type: consul, ttl: 9s }",
+      /^4:29: a session of Consul's lives for 10s/,
+    ],
     ["exec: [{ cmd: a, on: replica }]", /^3:22: a lone node/],
   ])("of a cluster that doesn't fit together (%s) says so", (text, problem) => {
     expect(problems(DB + text)).toEqual(["SLU-1002", expect.stringMatching(problem)]);
+  });
+
+  test.each([
+    ["consul", { url: "http://127.0.0.1:8500", lockDelayMs: 1_000 }],
+    ["etcd", { urls: ["http://127.0.0.1:2379"] }],
+  ])("of a cluster with %s has its certificates by absolute paths", (type, rest) => {
+    const text = `${DB}node: { advertise: "http://a:1", listen: "127.0.0.1:1" }\nlease: { type: ${type}, ${type}: { tls: { ca: ca.pem } } }`;
+    const { cluster } = load(text);
+    expect(cluster?.lease.place).toMatchObject({
+      type,
+      ...rest,
+      key: "sluice/primary",
+      tls: { ca: path.join(dir, "ca.pem") },
+    });
   });
 
   test("of a cluster has a lease beside the first database's log by default", () => {

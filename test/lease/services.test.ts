@@ -215,13 +215,21 @@ describe("from a configuration", () => {
     try {
       const store = { type: "store", store: { url: `file://${dir}/log`, settings: {} } } as const;
       const file = { type: "file", path: path.join(dir, "primary") } as const;
-      const consul = { type: "consul", url: "http://h:8500", key: "k", token: undefined, lockDelayMs: 1 } as const;
+      const consul = {
+        type: "consul",
+        url: "http://h:8500",
+        key: "k",
+        token: undefined,
+        lockDelayMs: 1,
+        tls: undefined,
+      } as const;
       const etcd = {
         type: "etcd",
         urls: ["http://h:2379"],
         key: "k",
         username: undefined,
         password: undefined,
+        tls: undefined,
       } as const;
       const registers = await Promise.all([store, file, consul, etcd].map((place) => openLease(place, TTL_MS, "")));
       expect(registers.map(({ place }) => place)).toEqual([
