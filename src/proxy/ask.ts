@@ -50,11 +50,12 @@ export async function askApplication(asking: Asking): Promise<Answer> {
     const attempt = begin(asking, { to: config.app, agent, headers, connectTimeoutMs: config.appTimeoutMs });
     const timer = sendBody(asking, attempt, waits);
     try {
-      return await attempt.answer;
+      return expected(await attempt.answer, incoming);
     } catch (error) {
       body?.stop();
       signal.throwIfAborted();
-      const { wasSent, wasStale, message } = error as AttemptError;
+      if (!(error instanceof AttemptError)) throw error;
+      const { wasSent, wasStale, message } = error;
       const again = body === undefined || body.isReplayable;
       if (!wasSent && again && performance.now() - start < config.appTimeoutMs) {
         await sleep(REFUSED_AGAIN_MS, undefined, { signal });
@@ -100,9 +101,9 @@ export async function askPrimary(asking: Asking, url: URL): Promise<Answer | und
   else if (body === undefined) attempt.request.end();
   else body.sendTo(attempt.request);
   try {
-    const answer = await attempt.answer;
+    const answer = expected(await attempt.answer, incoming);
     if (valueOf(answer.message.rawHeaders, HOP.toLowerCase()) !== NOT_PRIMARY) return answer;
-    answer.message.resume();
+    answer.message.on("error", () => undefined).resume();
     body?.stop();
     return replayable(body);
   } catch (error) {
@@ -115,6 +116,13 @@ export async function askPrimary(asking: Asking, url: URL): Promise<Answer | und
     const what = `the connection to the primary broke: ${error.message}`;
     throw new Refusal(unknown ? 504 : 502, "SLU-7012", what, { unknown });
   }
+}
+
+/** Another protocol that nobody asked for is no answer. */
+function expected(answer: Answer, { head, mode }: Incoming): Answer {
+  if (answer.upgraded === undefined || head.upgrade !== undefined) return answer;
+  answer.upgraded.socket.destroy();
+  throw new Refusal(502, "SLU-7005", "the answer changes the protocol, unasked", { unknown: mode === "write" });
 }
 
 function replayable(body: RequestBody | undefined): undefined {

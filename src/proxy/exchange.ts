@@ -54,6 +54,9 @@ export class Exchange {
   #askedUrl: string | undefined;
   #deposedSince = 0;
   readonly #onDone: (exchange: Exchange) => void;
+  /** The request that came after this one on its connection. */
+  next: { run(): Promise<void> } | undefined;
+  #isClosed = false;
 
   constructor(door: Door, request: IncomingMessage, response: ServerResponse, onDone: (exchange: Exchange) => void) {
     this.#door = door;
@@ -65,6 +68,8 @@ export class Exchange {
 
   /** To its end; never rejects. */
   async run(): Promise<void> {
+    // An answer whose turn had not come hears nothing of its connection's end.
+    if (this.socket.destroyed) return this.#close();
     try {
       const own = ownAnswer(this.#door, this.#request);
       if (own) {
@@ -162,9 +167,14 @@ export class Exchange {
     const level = isStream ? "local" : incoming.level;
     const waits = level !== "local";
     let atEnd: readonly DatabasePosition[] | undefined;
+    let uncaptured: unknown;
     const onEnd = (): void => {
       this.#leaveGate();
-      if (waits) atEnd = door.view.positions();
+      try {
+        if (waits) atEnd = door.view.positions();
+      } catch (error) {
+        uncaptured = error;
+      }
     };
     let broken = false;
     const onBreak = (): void => {
@@ -175,6 +185,7 @@ export class Exchange {
     this.#delivery = delivery;
     if (length !== undefined || isStream) this.#leaveGate();
     if (waits) await delivery.gather();
+    if (uncaptured !== undefined) throw uncaptured as Error;
     const positions = watches ? (atEnd ?? door.view.positions()) : NONE;
     const release: Release = { level, reign, isWrite };
     if (waits || (isWrite && !isStream)) await confirm(door, positions, release, this.#gone.signal);
@@ -184,8 +195,11 @@ export class Exchange {
       positionHeaders(headers, { incoming, before, after: positions, reign, ryw: door.config.readYourWrites });
     if (isWrite || waits) headers.push("Sluice-Durable", level);
     this.#endConnection(headers);
-    const rest = waits && (() => confirmRest(door, positions, atEnd ?? positions, release, this.#gone.signal));
-    delivery.send(headers, length, rest || undefined);
+    const rest = async (): Promise<void> => {
+      if (atEnd === undefined) throw uncaptured as Error;
+      await confirmRest(door, positions, atEnd, release, this.#gone.signal);
+    };
+    delivery.send(headers, length, waits ? rest : undefined);
   }
 
   /** Asks the primary's front door; false when nobody there has seen it. */
@@ -297,6 +311,8 @@ export class Exchange {
   }
 
   #close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.#gone.abort();
     this.#leaveGate();
     this.#body?.release();

@@ -18,8 +18,8 @@ export interface RequestHead {
   readonly expects: boolean;
   /** The client takes trailers. */
   readonly trailers: boolean;
-  /** The protocol that the client wants instead of HTTP. */
-  readonly upgrade: string | undefined;
+  /** The client wants a WebSocket. Wishes for other protocols are not passed on: `h2c` would go past every rule here. */
+  readonly upgrade: "websocket" | undefined;
   readonly cookie: string | undefined;
   readonly position: string | undefined;
   readonly durability: string | undefined;
@@ -127,7 +127,7 @@ export function readHead(request: IncomingMessage, trusted: boolean): RequestHea
     chunked: encoding !== undefined,
     expects: expect !== undefined,
     trailers: /(?:^|,)\s*trailers\b/i.test(found["te"] ?? ""),
-    upgrade: named?.has("upgrade") ? found["upgrade"] : undefined,
+    upgrade: named?.has("upgrade") && found["upgrade"]?.toLowerCase() === "websocket" ? "websocket" : undefined,
     cookie: found["cookie"],
     position: found["sluice-position"],
     durability: found["sluice-durability"],

@@ -17,6 +17,8 @@ export class FrontDoor {
   readonly #server: Server;
   readonly #exchanges = new Set<Exchange>();
   readonly #upgrades = new Set<Upgrade>();
+  /** The last request of each connection that has some under way. */
+  readonly #lasts = new WeakMap<Socket, Exchange>();
   /** Connections on which something came that is no HTTP. */
   readonly #broken = new WeakSet<Socket>();
   #looking: NodeJS.Timeout | undefined;
@@ -32,6 +34,8 @@ export class FrontDoor {
       keepAliveTimeout: idleTimeoutMs,
       connectionsCheckingInterval: LOOK_MS,
       noDelay: true,
+      // Where Node.js doesn't know this yet, such a request is answered and its connection ended.
+      shouldUpgradeCallback: ({ headers }: IncomingMessage) => headers.upgrade?.toLowerCase() === "websocket",
       // HTTP/1.0 has none; what HTTP/1.1 needs is checked by Node.js.
       requireHostHeader: true,
     });
@@ -39,18 +43,16 @@ export class FrontDoor {
     server.maxConnections = connectionsMax;
     // Headers are limited by their bytes. A limit of their number would drop some without a word.
     server.maxHeadersCount = 0;
-    const serve = (request: IncomingMessage, response: ServerResponse): void => {
-      const exchange = new Exchange(door, request, response, (done) => this.#done(done));
-      this.#exchanges.add(exchange);
-      void exchange.run();
-    };
+    const serve = (request: IncomingMessage, response: ServerResponse): void => this.#serve(request, response);
     server.on("request", serve);
     server.on("checkContinue", serve);
     server.on("checkExpectation", serve);
     server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
       const upgrade = new Upgrade(door, request, socket, head, (done) => this.#upgrades.delete(done));
       this.#upgrades.add(upgrade);
-      void upgrade.run();
+      const before = this.#lasts.get(socket);
+      if (before) before.next = upgrade;
+      else void upgrade.run();
     });
     server.on("connect", (_request: IncomingMessage, socket: Duplex) =>
       refuseRaw(socket, new Refusal(405, "SLU-7006", "can't be passed on: the method CONNECT", { close: true })),
@@ -99,7 +101,8 @@ export class FrontDoor {
       door.closing.abort();
       door.changes.wake();
       // Answers of the front door's own need a moment to leave.
-      await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
+      if (this.#exchanges.size > 0)
+        await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS))]);
       for (const upgrade of this.#upgrades) upgrade.close();
       this.#server.closeAllConnections();
       await closed;
@@ -109,8 +112,27 @@ export class FrontDoor {
     door.close();
   }
 
+  /** Requests of one connection are asked one after the other, as their client meant them. */
+  #serve(request: IncomingMessage, response: ServerResponse): void {
+    const exchange = new Exchange(this.#door, request, response, (done) => this.#done(done));
+    this.#exchanges.add(exchange);
+    const { socket } = request;
+    const before = this.#lasts.get(socket);
+    this.#lasts.set(socket, exchange);
+    if (before === undefined) return void exchange.run();
+    // Some more may be in what was read already; beyond that, the client waits.
+    socket.pause();
+    before.next = exchange;
+  }
+
   #done(exchange: Exchange): void {
     this.#exchanges.delete(exchange);
+    const { socket, next } = exchange;
+    if (next) void next.run();
+    else {
+      this.#lasts.delete(socket);
+      socket.resume();
+    }
     if (this.#door.isDraining) this.#endUpgrades();
   }
 
@@ -139,8 +161,7 @@ export class FrontDoor {
     const refusal = new Refusal(status, code, `can't be understood: ${reason}`, { close: true });
     socket.pause();
     // Answers come in the order of requests: whole ones that are under way are answered first.
-    const before = [...this.#exchanges].filter((exchange) => exchange.socket === socket);
-    const last = before.at(-1);
+    const last = this.#lasts.get(socket);
     if (last) last.refuseRest(refusal);
     else refuseRaw(socket, refusal);
   }

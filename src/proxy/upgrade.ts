@@ -13,7 +13,7 @@ import { asksForReplay } from "./replay.ts";
 const AGAIN_MS = 100;
 
 /**
- * A request for another protocol, such as WebSocket: routed as any other, then two connections joined, without
+ * A request for a WebSocket: routed as any other, then two connections joined, without
  * durability. `received` → `placing` → `asked` → `joined` (bytes both ways, with backpressure) → `closed`; an answer
  * other than 101 is passed on, and ends the connection.
  */
@@ -42,11 +42,13 @@ export class Upgrade {
     try {
       const incoming = readIncoming(this.#door, this.#request);
       const { contentLength, chunked, expects } = incoming.head;
-      // What came after the head would be body or protocol, depending on whom one asks.
+      // What comes after the head would be body or protocol, depending on whom one asks.
       if (chunked || (contentLength ?? 0) > 0 || expects)
         throw new Refusal(400, "SLU-7006", "can't be passed on: an upgrade with a body", { close: true });
       const answer = await this.#ask(incoming);
-      if (answer) this.#join(answer.answer, answer.own);
+      if (answer === undefined) return;
+      if (this.#gone.signal.aborted) answer.answer.upgraded?.socket.destroy();
+      else this.#join(answer.answer, answer.own);
     } catch (error) {
       if (this.#gone.signal.aborted) return;
       this.#attempt?.abort();
@@ -110,7 +112,7 @@ export class Upgrade {
     }
     const { socket, head } = upgraded;
     this.#upstream = socket;
-    headers.push("Connection", "Upgrade", "Upgrade", message.headers.upgrade ?? "websocket");
+    headers.push("Connection", "Upgrade", "Upgrade", "websocket");
     client.write(rawHead(101, message.statusMessage ?? "Switching Protocols", headers));
     client.setNoDelay(true);
     client.setTimeout(0);

@@ -117,6 +117,17 @@ describe("an outcome is unknown, and the application's answer withheld", () => {
     }
   });
 
+  test("when the commits can't be captured any more", async () => {
+    const nodes = await start(1, { proxy: "durability: store" });
+    const positions = nodes.a.view.positions.bind(nodes.a.view);
+    nodes.a.view.positions = () => {
+      if (nodes.a.seen.length > 0) throw new Error("the disk is gone");
+      return positions();
+    };
+    const reply = await nodes.ask(nodes.a, "POST", "/");
+    expect([reply.status, reply.headers["sluice-outcome"]]).toEqual([504, "unknown"]);
+  });
+
   test("not yet when the lease is late: it may be renewed", async () => {
     let answer = (): void => undefined;
     const nodes = await start(1, { app: (request, response, node) => (answer = () => echo(request, response, node)) });

@@ -57,7 +57,7 @@ describe("what could be understood in two ways is refused, and no application se
     [
       "an upgrade with a body",
       400,
-      `GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 3${END}abc`,
+      `GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3${END}abc`,
     ],
     ["an unknown durability", 400, `POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nSluice-Durability: much${END}`],
     [

@@ -275,6 +275,33 @@ describe("connections", () => {
     expect(back).not.toMatch(/connection: close/i);
   });
 
+  test("have one request at the application at a time, however many were sent at once", async () => {
+    let inside = 0;
+    let most = 0;
+    const nodes = await start(1, {
+      app: (_, response) => {
+        most = Math.max(most, ++inside);
+        setTimeout(() => response.end(() => inside--), 2);
+      },
+    });
+    const back = await nodes.raw(nodes.a, `POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0${END}`.repeat(50));
+    expect(back.match(/^HTTP\/1\.1 200/gm)).toHaveLength(50);
+    expect(most).toBe(1);
+    // A body comes through after that, too.
+    const part = `POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000${END}${"x".repeat(100_000)}`;
+    expect((await nodes.raw(nodes.a, part.repeat(5))).match(/^HTTP\/1\.1 200/gm)).toHaveLength(5);
+  });
+
+  test("that end with requests waiting leave none behind", async () => {
+    const nodes = await start(1, { app: (request, response) => void setTimeout(() => response.end(request.url), 50) });
+    const socket = connect(nodes.a.port, "127.0.0.1");
+    socket.write(`GET / HTTP/1.1\r\nHost: a${END}`.repeat(10));
+    await until(() => nodes.a.seen.length === 1);
+    socket.destroy();
+    await nodes.a.door.stop(60_000);
+    expect(nodes.a.seen).toHaveLength(1);
+  });
+
   test("of HTTP/1.0 get an answer that they understand", async () => {
     const nodes = await start(1, {
       app: (_, response) => {
@@ -362,12 +389,36 @@ describe("WebSockets", () => {
     await once(socket, "close");
   });
 
+  test("that are asked for before an earlier answer has come get theirs after it", async () => {
+    const nodes = await start(1, { app: (_, response) => void setTimeout(() => response.end("first"), 50) });
+    shout(nodes);
+    const wish = `GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket${END}`;
+    const back = await nodes.raw(nodes.a, `GET / HTTP/1.1\r\nHost: a${END}${wish}hello`);
+    expect(back).toMatch(/^HTTP\/1\.1 200 [^]*firstHTTP\/1\.1 101 [^]*HELLO$/);
+  });
+
   test("carry a lot, both ways at once", async () => {
     const nodes = await start(2, { proxy: 'routes: [{ path: "/*", mode: write }]' });
     shout(nodes);
     const { socket, text } = await upgrade(nodes.b, "/");
     for (let i = 0; i < 100; i++) socket.write("x".repeat(50_000));
     await expect.poll(() => text().length, { timeout: 10_000 }).toBeGreaterThan(5_000_000);
+  });
+
+  test("are the only other protocol: a wish for HTTP/2 is not passed on, its request is served", async () => {
+    const nodes = await start(2);
+    const wish = `Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA`;
+    const back = await nodes.raw(nodes.b, `POST / HTTP/1.1\r\nHost: a\r\n${wish}\r\nContent-Length: 5${END}hello`);
+    expect(back).toMatch(/^HTTP\/1\.1 200 [^]*"body":"hello"/);
+    expect(back).not.toMatch(/h2c|http2-settings/i);
+  });
+
+  test("that nobody asked for are no answer", async () => {
+    const nodes = await start(1, {
+      app: (request) =>
+        void request.socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x${END}`),
+    });
+    expect((await nodes.ask(nodes.a, "GET", "/")).json.code).toBe("SLU-7005");
   });
 
   test("that the application refuses get its answer", async () => {
