@@ -9,6 +9,7 @@ const WRONG_USAGE: ReadonlySet<ErrorCode> = new Set([
   "SLU-1003",
   "SLU-1007",
   "SLU-1010",
+  "SLU-1015",
   "SLU-3001",
   "SLU-3002",
   "SLU-6003",

@@ -19,6 +19,12 @@ export function progressBar(wanted: boolean): { show: (progress: RestoreProgress
   };
 }
 
+/** The same for a copy, of which only the bytes are known. */
+export function copyBar(wanted: boolean): { show: (bytesDone: number, bytesTotal: number) => void; end: () => void } {
+  const bar = progressBar(wanted);
+  return { show: (bytesDone, bytesTotal) => bar.show({ phase: "fetch", bytesDone, bytesTotal }), end: bar.end };
+}
+
 function line({ phase, bytesDone, bytesTotal }: RestoreProgress): string {
   if (phase !== "fetch") return { plan: "planning", check: "checking", install: "putting in place" }[phase];
   const part = bytesTotal === 0 ? 0 : Math.min(1, bytesDone / bytesTotal);

@@ -25,6 +25,8 @@ export interface Served {
 
 /** How long requests may take to end when this node stops. */
 const DOOR_GRACE_MS = 10_000;
+/** Nodes without a secret only listen on this machine, where everybody may ask them anything. */
+const LOOPBACK_SECRET = "a cluster on one machine";
 
 /**
  * A node with its admin API (the socket for this machine's commands, and `node.listen` where it's configured), its place
@@ -134,12 +136,8 @@ async function clusterOf(
   return { parts, peers: () => peers! };
 }
 
-function doorOf(
-  { proxy, secret, node: own }: Config,
-  node: Node,
-  metrics: Metrics,
-  log: Logger,
-): FrontDoor | undefined {
+function doorOf(config: Config, node: Node, metrics: Metrics, log: Logger): FrontDoor | undefined {
+  const { proxy, secret, node: own } = config;
   if (proxy === undefined) return undefined;
   const view = new ServedNode(node, own.name, proxy.listen.port);
   const door = new FrontDoor({
@@ -147,7 +145,7 @@ function doorOf(
     view,
     metrics: metrics.proxy,
     log,
-    secret: secret ?? randomBytes(32).toString("hex"),
+    secret: secret ?? (config.cluster === undefined ? randomBytes(32).toString("hex") : LOOPBACK_SECRET),
   });
   node.holdWrites = () => door.pauseWrites();
   return door;

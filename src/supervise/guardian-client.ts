@@ -61,6 +61,7 @@ export class Guardian {
   #ended: () => void = () => {};
   #nextId = 1;
   #closing = false;
+  #isEnding = false;
   /** Resolves when the guardian ended without being asked, and after the application was killed (SLU-6006). */
   readonly lost: Promise<SluiceError>;
 
@@ -150,9 +151,10 @@ export class Guardian {
 
   /**
    * Lets the guardian hold the open files of `descriptors`, too, under `key` (instead of those it has there), so that
-   * their locks live until the application is dead. Throws SLU-6011.
+   * their locks live until the application is dead. Nothing happens once it's being ended. Throws SLU-6011.
    */
   hold(key: string, descriptors: readonly number[]): Promise<void> {
+    if (this.#isEnding) return Promise.resolve();
     const held = this.#holding.then(
       () =>
         new Promise<void>((done, fail) => {
@@ -180,6 +182,7 @@ export class Guardian {
    * is left of it and the guardian is gone as well.
    */
   async end(graceMs: number): Promise<void> {
+    this.#isEnding = true;
     const ended = new Promise<void>((resolve) => {
       this.#ended = resolve;
     });
