@@ -38,7 +38,7 @@ interface Storm {
   readonly pageSize: number;
   readonly commits: number;
   readonly versions: readonly SqliteVersion[];
-  /** Kills the applier after some hundreds of milliseconds, again and again. */
+  /** Kills the applier again and again, some times. */
   readonly kills: boolean;
 }
 
@@ -77,17 +77,22 @@ async function storm({ pageSize, commits, versions, kills }: Storm): Promise<{ l
   while (!over.signal.aborted) {
     const life = start(process.execPath, [applier, path, dir.path("record"), 1]);
     lives++;
-    const killer = kills ? setTimeout(() => life.kill(), 350 + rnd() * 500) : undefined;
+    // Now and then while it starts.
+    const delayMs = 500 * rnd();
+    if (kills && lives < 7) {
+      if (rnd() < 0.2) setTimeout(() => life.kill(), delayMs);
+      else life.process.stdout!.once("data", () => setTimeout(() => life.kill(), delayMs));
+    }
     const { code, output } = await life.ended;
-    clearTimeout(killer);
     if (code !== null) {
-      expect(output).toMatch(/^done/);
+      expect(output).toMatch(/^begun\ndone \d+/);
       restarts += Number(output.split(" ")[1]);
       break;
     }
   }
   for (const [i, reader] of readers.entries()) {
-    expect(await reader.ended, versions[i]).toMatchObject({ code: 0, output: expect.stringMatching(/^ok \d{2,}/) });
+    const { output } = await reader.ended;
+    expect(`SQLite ${versions[i]}: ${output}`).toMatch(/: ok \d{2,}\n$/);
   }
   const db = new Sqlite(path);
   try {
