@@ -96,12 +96,8 @@ export class Incoming {
 
   /** Changes come from the primary just now. */
   get isJoined(): boolean {
+    if (this.#link === undefined) return false;
     return this.#state === "live" || this.#state === "resyncing" || this.#state === "placing";
-  }
-
-  /** It stands on the primary's history and is no picture of something else. */
-  get isLive(): boolean {
-    return this.#state === "live";
   }
 
   get durable(): Durable | undefined {

@@ -23,6 +23,8 @@ export interface OutgoingParts {
   readonly sources: ResyncSources;
   /** It has something to send: `step` is called soon. */
   readonly wake: (outgoing: Outgoing) => void;
+  /** The same, within this call: what was captured must be sent before the WAL can begin anew. */
+  readonly wakeNow: (outgoing: Outgoing) => void;
   /** The replica has seen a later epoch than this node's. */
   readonly onDeposed: (name: string, epoch: number) => void;
 }
@@ -59,17 +61,16 @@ export class Outgoing {
   isQueued = false;
 
   constructor(parts: OutgoingParts) {
-    const { channel, database, wake } = parts;
+    const { channel, database, wake, wakeNow } = parts;
     this.#parts = parts;
     this.channel = channel;
     this.database = database;
     this.#feed = database.feed;
-    const awake = (): void => wake(this);
     const sealed = (): void => {
       this.#noteRecord();
-      awake();
+      wake(this);
     };
-    this.#stops = [this.#feed.onMoved(awake), database.onSealed(sealed)];
+    this.#stops = [this.#feed.onMoved(() => this.isLive && wakeNow(this)), database.onSealed(sealed)];
   }
 
   get isLive(): boolean {

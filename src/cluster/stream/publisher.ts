@@ -37,6 +37,7 @@ export class Publisher {
   readonly #stop: () => void;
   readonly #queue: Outgoing[] = [];
   #isScheduled = false;
+  #isPumping = false;
   #isEnded = false;
 
   constructor(parts: PublisherParts) {
@@ -84,7 +85,15 @@ export class Publisher {
 
   /** Sends as long as there is room and something to send. */
   readonly pump = (): void => {
-    this.#isScheduled = false;
+    this.#isPumping = true;
+    try {
+      this.#pump();
+    } finally {
+      this.#isPumping = false;
+    }
+  };
+
+  #pump(): void {
     if (this.#isEnded) return;
     const { link } = this.#parts;
     this.#tellDurable(false);
@@ -95,7 +104,7 @@ export class Publisher {
       if (outgoing.step()) this.#queue.push(outgoing);
       else outgoing.isQueued = false;
     }
-  };
+  }
 
   end(): void {
     if (this.#isEnded) return;
@@ -142,7 +151,15 @@ export class Publisher {
     }
     if (outgoing === undefined) {
       if (this.#channels.size >= CHANNELS_MAX) throw damaged(`more than ${CHANNELS_MAX} databases`);
-      outgoing = new Outgoing({ channel, database, link, sources, wake: this.#wake, onDeposed });
+      outgoing = new Outgoing({
+        channel,
+        database,
+        link,
+        sources,
+        wake: this.#wake,
+        wakeNow: this.#wakeNow,
+        onDeposed,
+      });
       this.#channels.set(channel, outgoing);
     }
     outgoing.join(join).catch((error: unknown) => {
@@ -167,6 +184,11 @@ export class Publisher {
     this.#parts.acks.forget(this.#parts.life, outgoing.database.name);
   }
 
+  readonly #wakeNow = (outgoing: Outgoing): void => {
+    this.#wake(outgoing);
+    if (!this.#isPumping) this.pump();
+  };
+
   readonly #wake = (outgoing: Outgoing): void => {
     if (outgoing.isQueued || this.#isEnded) return;
     outgoing.isQueued = true;
@@ -177,7 +199,10 @@ export class Publisher {
   #schedule(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    setImmediate(this.pump);
+    setImmediate(() => {
+      this.#isScheduled = false;
+      this.pump();
+    });
   }
 
   #tellDurable(atHeartbeat: boolean): void {

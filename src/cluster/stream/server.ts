@@ -102,8 +102,8 @@ export class StreamServer {
   /** For `upgrade` events of the node's API server. The socket is this one's from now on. */
   readonly handleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     socket.on("error", () => socket.destroy());
-    const { pathname } = new URL(request.url ?? "/", "http://sluice");
-    if (pathname !== STREAM_PATH) return refuseUpgrade(socket, "404 Not Found");
+    const path = (request.url ?? "").split("?", 1)[0];
+    if (path !== STREAM_PATH) return refuseUpgrade(socket, "404 Not Found");
     if (!this.#isAllowed(request)) return refuseUpgrade(socket, "401 Unauthorized");
     if (this.#isClosed || this.#links.size >= CONNECTIONS_MAX) return refuseUpgrade(socket, "503 Service Unavailable");
     this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#open(webSocket));
@@ -184,6 +184,7 @@ export class StreamServer {
           connection.heardMs = performance.now();
           return connection.publisher.receive(message);
         }
+        if (greeted && message.type === "heartbeat") return;
         if (greeted || message.type !== "hello") throw unexpected(message);
         greeted = true;
         this.#greet(link, message)

@@ -1,7 +1,8 @@
 import { existsSync } from "node:fs";
+import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { caughtUp, Follower, Lead, type LeadDatabase, leadDatabases, Place, until } from "./nodes.ts";
+import { caughtUp, Follower, Lead, LeadDatabase, leadDatabases, Place, until } from "./nodes.ts";
 import { Wire } from "./wire.ts";
 
 let place: Place;
@@ -110,6 +111,34 @@ describe("replication stream", () => {
     expect(replica.checksum).toBe(app.feed.checksum);
     expect(applied).toBeLessThan(1400);
     await until("no lag", () => server.lagMs(life) === 0);
+  });
+
+  it("goes on over restarts of the WAL without a comparison", async () => {
+    const file = path.join(place.dir, "lead", "app.db");
+    const app = await LeadDatabase.open(file, "app.db", {
+      limits: { backfillFrames: 50, restartBytes: 300_000, hardBytes: 600_000 },
+    });
+    place.closing(() => app.close());
+    let pictures = 0;
+    const real = app.resyncSource.bind(app);
+    Object.defineProperty(app, "resyncSource", { value: () => (pictures++, real()) });
+    const { url } = await Lead.open(place, [app]);
+    const one = await follower("one", url);
+    const replica = await one.start("app.db");
+    await caughtUp(app, replica);
+    let restarts = 0;
+    let bytes = 0;
+    for (let i = 0; i < 600; i++) {
+      app.write(3000);
+      await sleep(1);
+      if (app.database.walBytes < bytes) restarts++;
+      bytes = app.database.walBytes;
+    }
+    await caughtUp(app, replica);
+    expect(replica.checksum).toBe(app.feed.checksum);
+    expect(restarts).toBeGreaterThan(2);
+    expect(pictures).toBe(1);
+    expect(one.problems).toEqual([]);
   });
 
   it("tells of databases that come and go", async () => {
