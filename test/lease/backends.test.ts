@@ -9,7 +9,7 @@ import { StoreLease } from "../../src/lease/store-lease.ts";
 import { DirectoryStore } from "../../src/store/directory.ts";
 import { lacks } from "../peers/peers.ts";
 import { S3Server } from "../store/s3-server.ts";
-import { freshName, leaseConformance } from "./conformance.ts";
+import { leaseConformance } from "./conformance.ts";
 import { PeerServer } from "./peer-server.ts";
 
 let dir: string;
@@ -33,37 +33,31 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-/** The same place for all registers of one suite. */
-function inOnePlace<T>(make: (place: string) => T): (count: number) => Promise<T[]> {
-  const place = freshName();
-  return (count) => Promise.resolve(Array.from({ length: count }, () => make(place)));
-}
-
 leaseConformance("a directory", {
-  open: inOnePlace((place) => new StoreLease(new DirectoryStore(path.join(dir, place)))),
-  ttlMs: 1_500,
+  open: (place) => new StoreLease(new DirectoryStore(path.join(dir, place))),
+  ttlMs: 3_000,
 });
 
 leaseConformance("SeaweedFS", {
-  open: inOnePlace((place) => new StoreLease(s3.open(place))),
-  ttlMs: 2_000,
+  open: (place) => new StoreLease(s3.open(place)),
+  ttlMs: 3_000,
   skip: withoutS3,
 });
 
 leaseConformance("a shared file", {
-  open: inOnePlace((place) => new FileLease(path.join(dir, place, "primary"))),
-  ttlMs: 1_500,
+  open: (place) => new FileLease(path.join(dir, place, "primary")),
+  ttlMs: 3_000,
 });
 
 leaseConformance("etcd", {
-  open: inOnePlace((key) => new EtcdLease({ urls: [etcd.url], key: `sluice/${key}` }, 2_000)),
-  ttlMs: 2_000,
+  open: (key) => new EtcdLease({ urls: [etcd.url], key: `sluice/${key}` }, 3_000),
+  ttlMs: 3_000,
   skip: withoutEtcd,
 });
 
 leaseConformance("Consul", {
-  open: inOnePlace((key) => new ConsulLease({ url: consul.url, key: `sluice/${key}`, lockDelayMs: 200 }, 2_000)),
-  ttlMs: 2_000,
+  open: (key) => new ConsulLease({ url: consul.url, key: `sluice/${key}`, lockDelayMs: 200 }, 3_000),
+  ttlMs: 3_000,
   locks: true,
   skip: withoutConsul,
 });

@@ -4,8 +4,8 @@ import type { LeaseRecord, LeaseRegister } from "../../src/lease/lease.ts";
 import { LeaseKeeper } from "../../src/lease/keeper.ts";
 
 export interface LeaseCandidate {
-  /** Registers over one place that nothing was written to yet, as `count` machines would have them. */
-  readonly open: (count: number) => Promise<readonly LeaseRegister[]>;
+  /** A register over this place, which has a new name and nothing in it, as another machine would have it. */
+  readonly open: (place: string) => LeaseRegister;
   readonly skip?: boolean;
   /** The shortest that the backend knows. */
   readonly ttlMs: number;
@@ -20,17 +20,27 @@ const signal = AbortSignal.timeout(120_000);
 
 /** What every lease that can pass between nodes must do; the keeper is built on it. */
 export function leaseConformance(name: string, { open, skip = false, ttlMs, locks = false }: LeaseCandidate): void {
+  // It mostly waits: that of all backends goes on beside their other tests.
+  let life: Promise<void>;
+  beforeAll(() => {
+    if (skip) return;
+    const place = freshName();
+    life = passOn([open(place), open(place), open(place)], ttlMs);
+    life.catch(() => undefined);
+  });
+
   describe.skipIf(skip)(`${name} as a lease`, () => {
     const opened: LeaseRegister[] = [];
-    const openAll = async (count: number): Promise<readonly LeaseRegister[]> => {
-      const registers = await open(count);
+    const place = freshName();
+    const openAll = (count: number): readonly LeaseRegister[] => {
+      const registers = Array.from({ length: count }, () => open(place));
       opened.push(...registers);
       return registers;
     };
     let registers: readonly LeaseRegister[];
 
-    beforeAll(async () => {
-      registers = await openAll(3);
+    beforeAll(() => {
+      registers = openAll(3);
     });
 
     afterAll(async () => {
@@ -45,7 +55,7 @@ export function leaseConformance(name: string, { open, skip = false, ttlMs, lock
     });
 
     test("of many who write the first record, one succeeds, and all read it", async () => {
-      const many = await openAll(6);
+      const many = openAll(6);
       const outcomes = await Promise.all(
         many.map((register, i) => register.swap(undefined, recordOf(`n${i}`, 1, ttlMs), signal)),
       );
@@ -81,7 +91,7 @@ export function leaseConformance(name: string, { open, skip = false, ttlMs, lock
     });
 
     test.skipIf(locks)("of many who swap one version, one succeeds", async () => {
-      const many = await openAll(6);
+      const many = openAll(6);
       const seen = await many[0]!.read(signal);
       const outcomes = await Promise.all(
         many.map((register, i) => register.swap(seen!.version, recordOf(`s${i}`, 9, ttlMs), signal)),
@@ -93,7 +103,7 @@ export function leaseConformance(name: string, { open, skip = false, ttlMs, lock
     });
 
     test("who gives up with a tombstone or a successor makes way at once", async () => {
-      const [one, two] = await openAll(2);
+      const [one, two] = openAll(2);
       const key = (await one!.read(signal))!;
       // Whoever holds it: here the records are only written, nobody keeps their times.
       const first = locks ? registers[0]! : one!;
@@ -107,7 +117,7 @@ export function leaseConformance(name: string, { open, skip = false, ttlMs, lock
     });
 
     test("a call that is given up is undecided, or done", async () => {
-      const [one] = await openAll(1);
+      const [one] = openAll(1);
       const seen = await one!.read(signal);
       const outcome = await one!.swap(seen!.version, recordOf("a", 30, ttlMs), AbortSignal.abort(new Error("enough")));
       expect(outcome.outcome).toBe("undecided");
@@ -116,48 +126,50 @@ export function leaseConformance(name: string, { open, skip = false, ttlMs, lock
       await expect(one!.read(AbortSignal.abort(new Error("enough")))).rejects.toThrow();
     });
 
-    test("two keepers: one holds and renews, hands over to the other, which releases; a dead one makes way", async () => {
-      const [one, two, three] = await openAll(3);
-      const events: string[] = [];
-      const keeper = (register: LeaseRegister, id: string): LeaseKeeper => {
-        const made = new LeaseKeeper({
-          register,
-          node: { id, name: id, advertise: `http://${id}.example` },
-          ttlMs,
-          events: {
-            acquired: () => events.push(`${id} acquired`),
-            lost: (reason) => events.push(`${id} lost: ${reason}`),
-          },
-        });
-        made.start();
-        return made;
-      };
-      const [a, b, c] = [keeper(one!, "a"), keeper(two!, "b"), keeper(three!, "c")];
-      try {
-        const first = await a.acquire();
-        const wantedByB = b.acquire();
-        await untilTrue(() => a.holder!.record.counter > first!.generation + 1);
-        const { counter } = a.holder!.record;
-        await untilTrue(() => a.holder!.record.counter > counter);
-        expect(b.isHeld()).toBe(false);
-        expect(await a.handOver("b")).toBe("written");
-        expect(a.isHeld()).toBe(false);
-        const second = await wantedByB;
-        expect(second!.generation).toBe(first!.generation + 1);
-        await untilTrue(() => c.holder?.record.advertise === "http://b.example");
-        expect(await b.release()).toBe("written");
-        const third = await c.acquire();
-        expect(third!.generation).toBe(second!.generation + 1);
-        expect(events).toEqual(["a acquired", "a lost: handed-over", "b acquired", "b lost: released", "c acquired"]);
-        // It dies: no word in the record, and nobody renews.
-        await c.close();
-        expect((await a.acquire())!.generation).toBe(third!.generation + 1);
-        expect(await a.release()).toBe("written");
-      } finally {
-        await Promise.all([a.close(), b.close(), c.close()]);
-      }
+    test("three keepers: one holds, renews and hands over; the next releases; the last dies, and makes way", async () => {
+      await expect(life).resolves.toBeUndefined();
     });
   });
+}
+
+/** What keepers do with registers over one place. */
+async function passOn(registers: readonly LeaseRegister[], ttlMs: number): Promise<void> {
+  const events: string[] = [];
+  const [a, b, c] = ["a", "b", "c"].map((id, i) => {
+    const keeper = new LeaseKeeper({
+      register: registers[i]!,
+      node: { id, name: id, advertise: `http://${id}.example` },
+      ttlMs,
+      events: {
+        acquired: () => events.push(`${id} acquired`),
+        lost: (reason) => events.push(`${id} lost: ${reason}`),
+      },
+    });
+    keeper.start();
+    return keeper;
+  }) as [LeaseKeeper, LeaseKeeper, LeaseKeeper];
+  try {
+    const first = await a.acquire();
+    const wantedByB = b.acquire();
+    const { counter } = a.holder!.record;
+    await untilTrue(() => a.holder!.record.counter > counter + 1);
+    expect(b.isHeld()).toBe(false);
+    expect(await a.handOver("b")).toBe("written");
+    expect(a.isHeld()).toBe(false);
+    const second = await wantedByB;
+    expect(second!.generation).toBe(first!.generation + 1);
+    await untilTrue(() => c.holder?.record.advertise === "http://b.example");
+    expect(await b.release()).toBe("written");
+    const third = await c.acquire();
+    expect(third!.generation).toBe(second!.generation + 1);
+    expect(events).toEqual(["a acquired", "a lost: handed-over", "b acquired", "b lost: released", "c acquired"]);
+    // It dies: no word in the record, and nobody renews.
+    await c.close();
+    expect((await a.acquire())!.generation).toBe(third!.generation + 1);
+    expect(await a.release()).toBe("written");
+  } finally {
+    await Promise.all([a.close(), b.close(), c.close()]);
+  }
 }
 
 export function recordOf(nodeId: string, counter: number, ttlMs: number): LeaseRecord {
