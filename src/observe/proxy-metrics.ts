@@ -4,7 +4,7 @@ import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 
 /** What a request or a response waited for. */
-export type WaitReason = "primary" | "position" | "durability" | "reads" | "application";
+export type WaitReason = "primary" | "position" | "durability" | "reads";
 
 /** The front door's metrics. */
 export class ProxyMetrics {
@@ -37,7 +37,7 @@ export class ProxyMetrics {
     });
     this.waits = new Histogram({
       name: "sluice_proxy_wait_seconds",
-      help: "What requests and answers waited for: primary, position, durability, reads, application",
+      help: "What requests and answers waited for: primary, position, durability, reads",
       labelNames: ["for"],
       buckets: SECONDS,
       registers,

@@ -1,4 +1,5 @@
 import type { Durability } from "../config/config.ts";
+import { Deadline } from "./deadline.ts";
 import type { Door } from "./door.ts";
 import type { DatabasePosition } from "./node-view.ts";
 import { changed } from "./position-cookie.ts";
@@ -25,13 +26,14 @@ export async function confirm(
   const { level } = release;
   const start = performance.now();
   if (level !== "local" && positions.length > 0) {
-    const limit = AbortSignal.any([signal, door.closing.signal, AbortSignal.timeout(door.config.durabilityTimeoutMs)]);
+    const limit = new Deadline(door.config.durabilityTimeoutMs, signal, door.closing.signal);
     try {
-      await Promise.all(positions.map(({ db, position }) => door.view.waitDurable(db, position, level, limit)));
+      await Promise.all(positions.map(({ db, position }) => door.view.waitDurable(db, position, level, limit.signal)));
     } catch (error) {
       signal.throwIfAborted();
-      throw unconfirmed(release, limit.aborted ? undefined : error);
+      throw unconfirmed(release, limit.signal.aborted ? undefined : error);
     } finally {
+      limit.end();
       door.waited(release.isWrite ? "durability" : "reads", start);
     }
   }
@@ -61,7 +63,7 @@ export async function confirmRest(
   signal: AbortSignal,
 ): Promise<void> {
   const more = [...changed(before, atEnd)].map(([db, position]) => ({ db, position }));
-  await confirm(door, more, release, signal);
+  if (more.length > 0) await confirm(door, more, release, signal);
 }
 
 function unconfirmed({ level, isWrite }: Release, cause: unknown): Refusal {

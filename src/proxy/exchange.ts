@@ -15,6 +15,7 @@ import { findPlace, placeNow, waitForPrimary } from "./place.ts";
 import { positionHeaders } from "./position-headers.ts";
 import { Refusal, refuse, refuseRaw } from "./refusal.ts";
 import { asksForReplay } from "./replay.ts";
+import type { WritePass } from "./write-gate.ts";
 import { discardRest, RequestBody } from "./request-body.ts";
 
 const NONE: readonly DatabasePosition[] = [];
@@ -46,7 +47,7 @@ export class Exchange {
   #body: RequestBody | undefined;
   #attempt: Attempt | undefined;
   #delivery: Delivery | undefined;
-  #insideGate = false;
+  #pass: WritePass | undefined;
   /** The client was told to send its body. */
   #continued = false;
   #answeredBy: "local" | "primary" | "own" = "own";
@@ -138,10 +139,10 @@ export class Exchange {
     const watches =
       mode !== "pass" && (incoming.level !== "local" || (door.config.readYourWrites && reign !== undefined));
     const before = watches ? door.view.positions() : NONE;
-    if (isWrite) this.#enterGate();
+    if (isWrite) this.#pass = this.#door.gate.enter();
     const answer = await askApplication(this.#asking(incoming));
     if (asksForReplay(answer.message.rawHeaders, door.config.forward === "fly-replay")) {
-      this.#leaveGate();
+      this.#pass?.released();
       this.#body?.stop();
       answer.message.on("error", () => undefined);
       answer.message.destroy();
@@ -169,7 +170,7 @@ export class Exchange {
     let atEnd: readonly DatabasePosition[] | undefined;
     let uncaptured: unknown;
     const onEnd = (): void => {
-      this.#leaveGate();
+      this.#pass?.answered();
       try {
         if (waits) atEnd = door.view.positions();
       } catch (error) {
@@ -179,11 +180,12 @@ export class Exchange {
     let broken = false;
     const onBreak = (): void => {
       broken = true;
-      this.#leaveGate();
+      this.#pass?.released();
     };
     const delivery = new Delivery(message, this.#response, onEnd, onBreak);
     this.#delivery = delivery;
-    if (length !== undefined || isStream) this.#leaveGate();
+    if (length !== undefined) this.#pass?.answered();
+    if (isStream) this.#pass?.released();
     if (waits) await delivery.gather();
     if (uncaptured !== undefined) throw uncaptured as Error;
     const positions = watches ? (atEnd ?? door.view.positions()) : NONE;
@@ -198,7 +200,9 @@ export class Exchange {
     const rest = async (): Promise<void> => {
       if (atEnd === undefined) throw uncaptured as Error;
       await confirmRest(door, positions, atEnd, release, this.#gone.signal);
+      this.#pass?.released();
     };
+    if (!waits || atEnd !== undefined) this.#pass?.released();
     delivery.send(headers, length, waits ? rest : undefined);
   }
 
@@ -279,19 +283,8 @@ export class Exchange {
     if (message.statusCode! >= 300 && this.#body?.hasEnded === false) this.#body.stop();
   }
 
-  #enterGate(): void {
-    this.#insideGate = true;
-    this.#door.gate.enter();
-  }
-
-  #leaveGate(): void {
-    if (!this.#insideGate) return;
-    this.#insideGate = false;
-    this.#door.gate.leave();
-  }
-
   #fail(error: unknown): void {
-    this.#leaveGate();
+    this.#pass?.released();
     if (this.#gone.signal.aborted || this.#response.destroyed) return;
     const refusal = error instanceof Refusal ? error : this.#internal(error);
     this.#door.metrics.own.inc({ code: refusal.code });
@@ -314,7 +307,7 @@ export class Exchange {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#gone.abort();
-    this.#leaveGate();
+    this.#pass?.released();
     this.#body?.release();
     if (this.#response.writableFinished && !this.#request.complete)
       discardRest(this.#request, this.#door.config.clientTimeoutMs);

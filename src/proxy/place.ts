@@ -1,3 +1,4 @@
+import { Deadline } from "./deadline.ts";
 import type { Door } from "./door.ts";
 import type { PrimaryNode } from "./node-view.ts";
 import type { Positions } from "./position-cookie.ts";
@@ -90,17 +91,19 @@ export async function waitForPrimary(
 
 /** Whether this node contains what the client has seen, now or within `read-timeout`. */
 async function reach({ view, config, metrics }: Door, visit: Visit, signal: AbortSignal): Promise<boolean> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(config.readTimeoutMs)]);
+  const limit = new Deadline(config.readTimeoutMs, signal);
   const waits = [...visit.positions].map(async ([db, position]) => {
-    const applied = await view.waitApplied(db, position, limit);
+    const applied = await view.waitApplied(db, position, limit.signal);
     if (applied === "lost") visit.lost.add(db);
     if (applied === "unknown") visit.forged.add(db);
   });
   try {
     await Promise.all(waits);
   } catch (error) {
-    if (limit.aborted) return false;
+    if (limit.signal.aborted) return false;
     throw error;
+  } finally {
+    limit.end();
   }
   if (visit.lost.size > 0) metrics.lost.inc();
   return true;

@@ -7,6 +7,7 @@ import { Door, type DoorOptions } from "./door.ts";
 import { Exchange } from "./exchange.ts";
 import { Refusal, refuseRaw } from "./refusal.ts";
 import { Upgrade } from "./upgrade.ts";
+import type { Pause } from "./write-gate.ts";
 
 /** How often slow clients and former primaries are looked for. */
 const LOOK_MS = 1000;
@@ -78,10 +79,11 @@ export class FrontDoor {
   }
 
   /**
-   * Holds writes back for a handoff, before gates close. `idle` resolves when the application has answered all writes
-   * that it had; `resume` lets the held ones go to whoever is the primary then.
+   * Holds writes back for a handoff. In its order: pause; `idle`, before gates close; what was committed is appended and
+   * confirmed; `released`, before the lease changes; the other node is the primary; `resume`. Neither promise rejects, nor
+   * has it a limit: an application may be slow. What is not released when this node stops being the primary is unknown.
    */
-  pauseWrites(): { readonly idle: Promise<void>; readonly resume: () => void } {
+  pauseWrites(): Pause {
     return this.#door.gate.pause();
   }
 

@@ -141,6 +141,21 @@ describe("an outcome is unknown, and the application's answer withheld", () => {
   });
 });
 
+test("a handoff waits until answers are released, after the application has answered", async () => {
+  const nodes = await start(2, { proxy: "durability: store" });
+  nodes.cluster.settle();
+  const asked = nodes.ask(nodes.a, "POST", "/");
+  await until(() => nodes.a.seen.length > 0);
+  const pause = nodes.a.door.pauseWrites();
+  await pause.idle;
+  expect(await isPending(pause.released)).toBe(true);
+  nodes.cluster.settle("store");
+  await pause.released;
+  nodes.cluster.promote(nodes.b.view);
+  pause.resume();
+  expect((await asked).status).toBe(200);
+});
+
 describe("a stream", () => {
   async function stream(
     nodes: Nodes,

@@ -283,6 +283,18 @@ describe("an application that isn't there", () => {
   });
 });
 
+test("a forwarded write that a former primary never answers is unknown after a while", async () => {
+  nodes = await Nodes.start(3, { proxy: "durability-timeout: 100ms", app: () => undefined });
+  const asked = nodes.ask(nodes.b, "POST", "/x", { body: "x" });
+  await until(() => nodes!.a.seen.length === 1);
+  // The old primary's front door is cut off, too: it doesn't notice.
+  nodes.a.view.reign = () => 1;
+  nodes.cluster.promote(nodes.c.view);
+  const reply = await asked;
+  expect([reply.status, reply.json.code, reply.headers["sluice-outcome"]]).toEqual([504, "SLU-7012", "unknown"]);
+  expect([...nodes.b.seen, ...nodes.c.seen]).toEqual([]);
+});
+
 describe("a forwarding front door's word", () => {
   const hop = {
     from: "b",
