@@ -137,8 +137,9 @@ describe.skipIf(skip).each(versions)("a log that Litestream $name began", ({ bin
     const db = path.join(dir, "app.db");
     const bucket = path.join(dir, "bucket");
     const url = `file://${bucket}`;
-    const peer = new Litestream(peers[binary], db, busySettings(db, { type: "file", path: bucket }));
-    await churn(db, 4000, binary !== "litestreamFrames");
+    const isSound = binary !== "litestreamFrames";
+    const peer = new Litestream(peers[binary], db, busySettings(db, { type: "file", path: bucket }, isSound));
+    await churn(db, 4000, isSound);
     await peer.stop();
     const before = await byLitestream(url);
     const earlier = spread(await reachable(url), 3);

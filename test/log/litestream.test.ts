@@ -70,8 +70,10 @@ describe.each(versions)("what Litestream $name wrote to a directory", ({ binary 
     url = `file://${bucketOf(db)}`;
     output = path.join(directory, binary, "reference.db");
     store = new DirectoryStore(bucketOf(db));
-    const peer = new Litestream(peers[binary], db, busySettings(db, { type: "file", path: bucketOf(db) }));
-    await churn(db, CHURN_MS, binary !== "litestreamFrames");
+    const isSound = binary !== "litestreamFrames";
+    const settings = busySettings(db, { type: "file", path: bucketOf(db) }, isSound);
+    const peer = new Litestream(peers[binary], db, settings);
+    await churn(db, CHURN_MS, isSound);
     await peer.stop();
   });
 
