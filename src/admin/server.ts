@@ -7,6 +7,7 @@ import type { Node } from "../cluster/node.ts";
 import { serverTls, type TlsFiles } from "../cluster/stream/tls.ts";
 import type { ListenAddress } from "../config/config.ts";
 import { isLoopback } from "../config/resolve.ts";
+import { promote } from "./promote.ts";
 import { parseDuration } from "../config/duration.ts";
 import type { ErrorCode } from "../errors/codes.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
@@ -28,6 +29,9 @@ const EVENT_BUFFER_BYTES = 1024 * 1024;
 type Access = "open" | "guarded" | "metrics";
 
 const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
+  "SLU-8101": 409,
+  "SLU-8104": 409,
+  "SLU-8105": 409,
   "SLU-1000": 400,
   "SLU-1003": 404,
   "SLU-1006": 504,
@@ -158,6 +162,10 @@ export class AdminServer {
         return this.#stream(response);
       case "POST /v1/sync":
         return this.#sync(request, response);
+      case "POST /v1/promote": {
+        const { node: to } = parsePromote(await readJson(request));
+        return answer(response, 200, await promote(node, to, this.#options));
+      }
       default:
         return answer(response, 404, { error: `there is no ${what}` });
     }
@@ -201,6 +209,13 @@ export class AdminServer {
     const { secret } = this.#options;
     return secret !== undefined && timingSafeEqual(digest(given), digest(secret));
   }
+}
+
+/** The body of `POST /v1/promote`. Throws SLU-1000. */
+function parsePromote(body: unknown): { readonly node: string | undefined } {
+  const { node } = (body ?? {}) as Record<string, unknown>;
+  if (node === undefined || typeof node === "string") return { node };
+  throw new SluiceError("SLU-1000", "the body is no promotion", { hint: 'Expected {} or {"node": "NAME"}.' });
 }
 
 /** The body of `POST /v1/sync`. Throws SLU-1000. */

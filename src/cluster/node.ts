@@ -15,7 +15,9 @@ import { Cluster } from "./cluster.ts";
 import { DatabaseDirectory } from "./directory.ts";
 import { databasesIn } from "./discover.ts";
 import { observe, updateGauges } from "./observe.ts";
+import { NodeFiles } from "./node-files.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
+import { PrimaryFiles } from "./primary-files.ts";
 import { type ClusterOptions, ProtectedDatabase } from "./protected-database.ts";
 import { isThere } from "./restore-missing.ts";
 import { type RoleNode, Roles, type RoleState } from "./roles.ts";
@@ -97,6 +99,8 @@ export class Node extends EventEmitter<Events> {
   readonly #slots = new WorkSlots(HEAVY_JOBS);
   readonly #databases = new Map<string, ProtectedDatabase>();
   readonly #directories: DatabaseDirectory[] = [];
+  readonly #files = new Map<string, NodeFiles>();
+  readonly #primaryFiles = new PrimaryFiles();
   readonly #fatal = new AbortController();
   readonly #probing = new AbortController();
   readonly #probes = new Set<Promise<void>>();
@@ -156,6 +160,7 @@ export class Node extends EventEmitter<Events> {
     for (const directory of this.#directories) await directory.stop();
     const drain = AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs);
     const missing = await Promise.all([...this.#databases.values()].map((database) => database.stop(drain)));
+    await Promise.all([...this.#files.values()].map((files) => files.close()));
     // A probe that is broken off still removes what it has written.
     await Promise.all(this.#probes);
     if (this.#keeper?.isHeld() === true) await this.#keeper.release();
@@ -202,6 +207,25 @@ export class Node extends EventEmitter<Events> {
     return (first?.database ?? first?.replica)?.logState?.logId ?? "";
   }
 
+  get #clusterStatus(): Pick<NodeStatus, "nodeId" | "state" | "primary" | "lagMs" | "replicas" | "lease"> {
+    const [cluster, roles, keeper] = [this.#options.cluster, this.#roles, this.#keeper];
+    if (cluster === undefined || roles === undefined || keeper === undefined) return {};
+    const { holder } = keeper;
+    return {
+      nodeId: cluster.nodeId,
+      state: roles.state,
+      primary: this.primary,
+      lagMs: this.lagMs,
+      replicas: this.replicas,
+      lease: {
+        place: cluster.register.place,
+        isHeld: keeper.isHeld(),
+        generation: holder?.record.generation,
+        lapsesInMs: holder && Math.max(0, holder.lapsesAtMs - bootMs()),
+      },
+    };
+  }
+
   /** The replicas that are connected to this node, where it's the primary. */
   get replicas(): readonly ConnectedReplica[] {
     return this.#peers?.replicas ?? [];
@@ -238,6 +262,7 @@ export class Node extends EventEmitter<Events> {
       role: this.role,
       pid: process.pid,
       startedAt: new Date(this.#startedAtMs).toISOString(),
+      ...this.#clusterStatus,
       databases: this.databases.map(({ status }) => status),
     };
   }
@@ -323,6 +348,7 @@ export class Node extends EventEmitter<Events> {
     });
     this.#databases.set(file, database);
     observe(database, { log, metrics, emit: (event) => this.emit("event", event) });
+    this.#keepFiles(database);
     database.on("state", (state) => {
       this.#peers?.changed();
       if (state === "protected" && this.#roles?.reign !== undefined) database.openGate();
@@ -334,6 +360,36 @@ export class Node extends EventEmitter<Events> {
     });
     this.emit("databases");
     await database.start();
+  }
+
+  /** The files beside it that applications made for LiteFS read. */
+  #keepFiles(database: ProtectedDatabase): void {
+    const { log } = this.#options;
+    const { path: db } = database;
+    const files = new NodeFiles(db, {
+      primaries: this.#primaryFiles,
+      onProblem: (error) => log.warn({ db, err: error }, "the files for applications can't be written"),
+    });
+    this.#files.set(db, files);
+    database.on("applied", (position) => files.position(position, database.replica?.checksum ?? 0n));
+    database.on("captured", (position) => {
+      if (database.feed !== undefined) files.position(position, database.feed.checksum);
+    });
+    database.on("log", ({ type }) => {
+      const sealed = database.database?.sealed;
+      // A lone node knows the checksum of what it has sealed.
+      if (type === "appended" && database.feed === undefined && sealed)
+        files.position(sealed.position, sealed.checksum);
+    });
+    database.on("state", () => this.#tellRole(database, files));
+  }
+
+  #tellRole(database: ProtectedDatabase, files: NodeFiles): void {
+    const { feed, replica, state } = database;
+    const { primary } = this;
+    files.primary(state === "following" && primary !== undefined && !primary.isSelf ? primary.name : undefined);
+    if (feed !== undefined) files.position(feed.position, feed.checksum);
+    else if (replica?.position !== undefined) files.position(replica.position, replica.checksum);
   }
 
   #clusterOptions(storeOnly: boolean): ClusterOptions | undefined {
@@ -398,6 +454,7 @@ export class Node extends EventEmitter<Events> {
   #roleChanged(): void {
     const holder = this.#keeper?.holder;
     const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
+    for (const database of this.#databases.values()) this.#tellRole(database, this.#files.get(database.path)!);
     this.#peers?.changed();
     this.#peers?.follow(leads || holder === undefined || holder.isSelf ? undefined : holder.record.advertise);
     this.emit("role");
@@ -411,6 +468,8 @@ export class Node extends EventEmitter<Events> {
     this.#peers?.changed();
     const missing = await database.stop(AbortSignal.timeout(this.#options.config.shutdownSyncTimeoutMs));
     if (missing !== undefined) this.#options.log.warn({ db: file }, missing);
+    await this.#files.get(file)?.close();
+    this.#files.delete(file);
     this.#options.metrics.forget(file);
     this.emit("databases");
   }

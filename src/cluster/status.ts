@@ -1,4 +1,6 @@
 import type { ErrorCode } from "../errors/codes.ts";
+import type { ConnectedReplica } from "./peers.ts";
+import type { PrimaryRecord } from "./node.ts";
 import type { RoleState } from "./roles.ts";
 
 export type NodeRole = "primary" | "replica";
@@ -11,6 +13,21 @@ export interface NodeStatus {
   readonly pid: number;
   readonly startedAt: string;
   readonly databases: readonly DatabaseStatus[];
+  /** The rest is of a node among others. */
+  readonly nodeId?: string;
+  readonly state?: RoleState;
+  readonly primary?: PrimaryRecord | undefined;
+  /** How far this node is behind the primary; undefined when that isn't known. */
+  readonly lagMs?: number | undefined;
+  /** On a primary: who follows it, and how far they are behind. */
+  readonly replicas?: readonly ConnectedReplica[];
+  readonly lease?: {
+    readonly place: string;
+    readonly isHeld: boolean;
+    readonly generation: number | undefined;
+    /** When others may take it if nothing more is heard. */
+    readonly lapsesInMs: number | undefined;
+  };
 }
 
 /**

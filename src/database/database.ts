@@ -100,6 +100,12 @@ export class Database implements LoggedDatabase {
     return this.#batches.frozen;
   }
 
+  /** The last sealed state and its checksum; undefined before the first. */
+  get sealed(): { readonly position: Position; readonly checksum: bigint } | undefined {
+    const { sealedTxid, sealedPosition: position, sealedChecksum: checksum } = this.#batches.state;
+    return sealedTxid === 0 ? undefined : { position, checksum };
+  }
+
   /** Bytes of the WAL that are in use. */
   get walBytes(): number {
     return this.#wal.bytes;

@@ -49,6 +49,15 @@ function describe({ processes, databases }: Report): string {
     ({ node, role, pid, version, startedAt }) =>
       `${node}: ${role}, process ${pid} since ${startedAt}, Sluice ${version}`,
   );
+  for (const { primary, lagMs, lease, replicas = [] } of processes) {
+    if (lease === undefined) continue;
+    const until = lease.lapsesInMs === undefined ? "" : `, for ${(lease.lapsesInMs / 1000).toFixed(1)} s`;
+    lines.push(`  primary: ${primary === undefined ? "none" : `${primary.name} (${primary.advertise})`}${until}`);
+    lines.push(`  lease: ${lease.place}`);
+    if (lagMs !== undefined && lagMs > 0) lines.push(`  behind the primary: ${(lagMs / 1000).toFixed(1)} s`);
+    for (const { name, advertise, lagMs: behind, isCandidate } of replicas)
+      lines.push(`  replica ${name} (${advertise}): ${behind} ms behind${isCandidate ? "" : ", no candidate"}`);
+  }
   if (lines.length === 0) lines.push("Sluice isn't running here.");
   lines.push(table(HEADER, databases.map(cells)));
   for (const { path: file, error } of databases)

@@ -48,4 +48,12 @@ export const roleCodes = {
     normal: "Never in normal operation.",
     remedy: "Keep transactions short: a write transaction should never wait for a network or for a user.",
   },
+  "SLU-8108": {
+    title: "The primary can't be asked",
+    meaning:
+      "A planned change of the primary goes through the primary, and none is known or can be reached from this node.",
+    normal: "While a new primary is being found.",
+    remedy:
+      "`sluice status` on each node shows what it knows. Without a primary the best candidate takes over by itself when the lease runs out.",
+  },
 } as const;

@@ -78,4 +78,32 @@ export const configCodes = {
     remedy:
       "Name the log by a configuration (`--config`), or bring the database back with `sluice restore`: its present state will do for pages that have not changed since.",
   },
+  "SLU-1013": {
+    title: "The database can't be exported now",
+    meaning:
+      "The process that was asked for a copy has the database not open as its primary: it starts, waits, or follows.",
+    normal: "While Sluice starts, and on replicas.",
+    remedy: "Ask again when `sluice status` says that it's protected, or ask the primary.",
+  },
+  "SLU-1015": {
+    title: "The file can't take the database's place",
+    meaning:
+      "Connections that have a database open remember its page size, text encoding, auto_vacuum and reserved bytes; a file that differs in one of them would break them, or be damaged by them. A file without the database's tables is taken for the wrong one. Nothing was written.",
+    normal: "Never.",
+    remedy:
+      "Make the file alike: `PRAGMA page_size`, `PRAGMA encoding` and `PRAGMA auto_vacuum` before `VACUUM INTO`, or `.dump` into a new database with these settings.",
+  },
+  "SLU-1016": {
+    title: "The database can't be written to",
+    meaning: "An import waits for the write lock like any writer. It didn't get it, and nothing was written.",
+    normal: "While a transaction goes on for long, and on replicas.",
+    remedy: "Find out who holds a transaction open, or give it more time with --timeout.",
+  },
+  "SLU-1014": {
+    title: "A copy was broken off",
+    meaning:
+      "Not all of the database came, or its checksum is another than was said. A copy keeps the WAL from being merged, so it's ended when it takes more than ten minutes or when the WAL grows too far meanwhile. The target is as it was.",
+    normal: "When Sluice is stopped meanwhile.",
+    remedy: "Export again, to a faster disk or over a faster network; `sluice restore` reads the store instead.",
+  },
 } as const;

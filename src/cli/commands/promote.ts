@@ -1,0 +1,35 @@
+import { Command } from "commander";
+import { ask } from "../../admin/client.ts";
+import type { Promoted } from "../../admin/promote.ts";
+import { configOption, jsonOption } from "../options.ts";
+import { readConfig } from "../target.ts";
+import { databasesOf } from "../../admin/report.ts";
+import type { DbConfig } from "../../config/config.ts";
+import { SluiceError } from "../../errors/error.ts";
+
+const LIMIT_MS = 65_000;
+
+export function command(): Command {
+  return new Command("promote")
+    .description(
+      "Makes this node, or NODE, the primary: the present one closes its gates, stores everything, and hands over. " +
+        "Requests wait meanwhile; none fails.",
+    )
+    .argument("[node]", "a node's name; default: the node that runs here")
+    .addOption(configOption())
+    .addOption(jsonOption())
+    .addHelpText("after", "\nExamples:\n  $ sluice promote\n  $ sluice promote node-2 --json")
+    .action(async (node: string | undefined, { config, json }: { config?: string; json?: boolean }) => {
+      const question = { method: "POST", path: "/v1/promote", body: { node }, limitMs: LIMIT_MS } as const;
+      const answer = await ask<Promoted>(ownDatabase(config), question);
+      if (json) console.log(JSON.stringify(answer));
+      else console.log(`${answer.primary} is the primary (${Math.round(answer.tookMs)} ms)`);
+    });
+}
+
+/** A database of this node: its state says which process looks after it. Throws SLU-1004. */
+function ownDatabase(config: string | undefined): string {
+  const found = readConfig(config).dbs.flatMap((db: DbConfig) => (db.kind === "file" ? [db.path] : databasesOf(db)));
+  if (found[0] === undefined) throw new SluiceError("SLU-1004", "no Sluice runs here");
+  return found[0];
+}
