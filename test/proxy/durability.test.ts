@@ -102,7 +102,10 @@ describe("an outcome is unknown, and the application's answer withheld", () => {
 
   test("when the node is not the primary any longer, or another time, though nothing was to be waited for", async () => {
     let answer = (): void => undefined;
-    const nodes = await start(2, { app: (request, response, node) => (answer = () => echo(request, response, node)) });
+    const nodes = await start(2, {
+      proxy: "durability-timeout: 10m",
+      app: (request, response, node) => (answer = () => echo(request, response, node)),
+    });
     for (const again of [false, true]) {
       const asked = nodes.ask(nodes.a, "POST", "/");
       await until(() => nodes.a.seen.length > 0);

@@ -1,5 +1,7 @@
-import { connect } from "node:net";
+import { Agent } from "node:http";
+import { connect, type Socket } from "node:net";
 import { afterEach, describe, expect, test } from "vitest";
+import { Attempt } from "../../src/proxy/attempt.ts";
 import { HopSigner } from "../../src/proxy/hop.ts";
 import { matchedPath, Routes } from "../../src/proxy/route.ts";
 import { type App, ask, echo, Nodes, until } from "./nodes.ts";
@@ -103,7 +105,7 @@ describe("while there is no primary", () => {
   });
 
   test("a primary whose lease has run out by the clock holds writes until it is renewed", async () => {
-    nodes = await Nodes.start(1);
+    nodes = await Nodes.start(1, { proxy: "primary-timeout: 10m" });
     nodes.cluster.leaseOver = true;
     const asked = nodes.ask(nodes.a, "POST", "/x");
     await new Promise((resolve) => setTimeout(resolve, 120));
@@ -255,20 +257,19 @@ describe("an application that isn't there", () => {
     expect(nodes.b.seen).toEqual(["GET /x"]);
   });
 
-  test("closes an idle connection: a read is sent on another one", async () => {
-    let first = true;
+  test("closes an idle connection: a read is sent on another one, a write never was on it", async () => {
+    const served = new WeakSet<Socket>();
     nodes = await Nodes.start(1, {
-      app: (request, response) => {
+      app: (request, response, node) => {
         const { socket } = request;
-        response.end(String(socket.remotePort));
-        // From now on, whatever comes on this connection is answered by closing it.
-        if (first) socket.on("data", () => socket.destroy());
-        first = false;
+        if (served.has(socket)) socket.destroy();
+        else echo(request, response, node);
+        served.add(socket);
       },
     });
-    await ask(nodes.a.port, "GET", "/1");
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    expect((await ask(nodes.a.port, "GET", "/2")).status).toBe(200);
+    for (const method of ["GET", "GET", "POST", "GET", "POST", "POST"])
+      expect((await ask(nodes.a.port, method, "/")).status).toBe(200);
+    expect(nodes.a.seen.filter((each) => each.startsWith("POST"))).toHaveLength(3);
   });
 
   test("of a primary that dies with a forwarded write: 504, unknown, never sent again", async () => {
@@ -281,6 +282,20 @@ describe("an application that isn't there", () => {
     expect(reply.headers["sluice-outcome"]).toBe("unknown");
     expect([...nodes.a.seen, ...nodes.b.seen]).toEqual(["POST /x"]);
   });
+});
+
+test("a connection that doesn't come is given up, and nothing was sent", async () => {
+  const agent = new Agent({ lookup: () => undefined });
+  const attempt = new Attempt({
+    to: { host: "nowhere.test", port: 80 },
+    agent,
+    method: "POST",
+    target: "/",
+    headers: ["Host", "a"],
+    connectTimeoutMs: 30,
+  });
+  attempt.request.end();
+  await expect(attempt.answer).rejects.toMatchObject({ wasSent: false });
 });
 
 test("a forwarded write that a former primary never answers is unknown after a while", async () => {
