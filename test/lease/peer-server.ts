@@ -20,24 +20,35 @@ export class PeerServer {
     this.#process = process;
   }
 
-  /** One member of etcd, which is a cluster, too. */
-  static async etcd(): Promise<PeerServer> {
-    const [client, peer] = await Promise.all([freePort(), freePort()]);
-    const url = `http://127.0.0.1:${client}`;
+  /** One member of etcd, which is a cluster, too. `pem`: it shows this certificate, and believes only who shows it. */
+  static async etcd(pem?: { readonly cert: string; readonly key: string }): Promise<PeerServer> {
+    const [client, peer, metrics] = await Promise.all([freePort(), freePort(), freePort()]);
+    const url = `${pem === undefined ? "http" : "https"}://127.0.0.1:${client}`;
     const listen = ["--listen-client-urls", url, "--advertise-client-urls", url];
     const args = [...listen, "--listen-peer-urls", `http://127.0.0.1:${peer}`];
-    return PeerServer.#start(peers.etcd, (dir) => ["--data-dir", path.join(dir, "data"), ...args], url, "/health");
+    if (pem !== undefined) {
+      args.push("--cert-file", pem.cert, "--key-file", pem.key, "--client-cert-auth", "--trusted-ca-file", pem.cert);
+      // What asks whether it's ready has no certificate.
+      args.push("--listen-metrics-urls", `http://127.0.0.1:${metrics}`);
+    }
+    return PeerServer.#start(
+      peers.etcd,
+      (dir) => ["--data-dir", path.join(dir, "data"), ...args],
+      url,
+      pem === undefined ? `${url}/health` : `http://127.0.0.1:${metrics}/health`,
+    );
   }
 
   /** A Consul agent in development mode: one server, in memory. */
   static async consul(): Promise<PeerServer> {
     const [http, serf, server] = await Promise.all([freePort(), freePort(), freePort()]);
+    const url = `http://127.0.0.1:${http}`;
     const ports = [`-http-port=${http}`, `-serf-lan-port=${serf}`, `-server-port=${server}`];
     const off = ["serf-wan", "dns", "grpc", "grpc-tls"].map((name) => `-${name}-port=-1`);
     // Its default, 10 s, would make a test wait for half a minute.
     const shortest = ["-hcl", 'session_ttl_min = "1s"'];
     const args = ["agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", ...ports, ...off, ...shortest];
-    return PeerServer.#start(peers.consul, () => args, `http://127.0.0.1:${http}`, "/v1/kv/x?keys=&consistent");
+    return PeerServer.#start(peers.consul, () => args, url, `${url}/v1/kv/x?keys=&consistent`);
   }
 
   static async #start(
@@ -52,7 +63,7 @@ export class PeerServer {
     const server = new PeerServer(url, dir, child);
     const endMs = performance.now() + START_MS;
     for (;;) {
-      const answer = await fetch(url + ready).catch(() => undefined);
+      const answer = await fetch(ready).catch(() => undefined);
       if (answer !== undefined && answer.status < 500) return server;
       if (child.exitCode !== null || performance.now() > endMs) {
         const said = readFileSync(path.join(dir, "log"), "utf8");

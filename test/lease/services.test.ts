@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -124,6 +125,30 @@ describe.skipIf(lacks("etcd"))("etcd", () => {
     expect((await register.read(signal))?.record.nodeId).toBe("a");
     await Promise.all([register.close(), wrong.close(), nobody.close()]);
   });
+});
+
+test.skipIf(lacks("etcd"))("etcd over TLS: with the CA and a certificate of one's own, and not without", async () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "sluice-lease-"));
+  const [cert, key] = [path.join(dir, "cert.pem"), path.join(dir, "key.pem")];
+  const subject = ["-subj", "/CN=sluice", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"];
+  const kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  execFileSync("openssl", ["req", ...kind, ...subject, "-out", cert, "-keyout", key], { stdio: "ignore" });
+  const server = await PeerServer.etcd({ cert, key });
+  try {
+    const settings = { urls: [server.url], key: freshName() };
+    const register = new EtcdLease({ ...settings, tls: { ca: cert, cert, key } }, TTL_MS);
+    expect((await register.swap(undefined, recordOf("a", 1, TTL_MS), signal)).outcome).toBe("written");
+    expect((await register.read(signal))?.record.nodeId).toBe("a");
+    for (const tls of [{}, { ca: cert }]) {
+      const stranger = new EtcdLease({ ...settings, tls }, TTL_MS);
+      await expect(stranger.read(signal)).rejects.toMatchObject({ code: "SLU-8001" });
+      await stranger.close();
+    }
+    await register.close();
+  } finally {
+    await server.stop();
+    rmSync(dir, { recursive: true, force: true });
+  }
 });
 
 describe.skipIf(lacks("consul"))("Consul", () => {
