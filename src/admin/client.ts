@@ -27,10 +27,15 @@ export async function ask<T>(db: string, question: Question): Promise<T> {
     throw new SluiceError("SLU-1004", `process ${owner.pid}, which looks after ${db}, doesn't answer`, { cause });
   });
   if (status === 200) return body as T;
+  throw answerError(owner, status, body);
+}
+
+/** The error that an answer with another status than 200 tells of. */
+export function answerError(owner: Owner, status: number, body: unknown): Error {
   const { code, error, hint } = body as { code?: string; error?: string; hint?: string };
   const message = error ?? `process ${owner.pid} answered with status ${status}`;
-  if (code === undefined || !(code in codes)) throw new Error(message);
-  throw new SluiceError(code as ErrorCode, message, hint === undefined ? {} : { hint });
+  if (code === undefined || !(code in codes)) return new Error(message);
+  return new SluiceError(code as ErrorCode, message, hint === undefined ? {} : { hint });
 }
 
 async function call(owner: Owner, question: Question): Promise<{ readonly status: number; readonly body: unknown }> {

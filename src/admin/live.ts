@@ -3,8 +3,8 @@ import Sqlite from "better-sqlite3";
 import { stateDirOf } from "../database/database.ts";
 import { peekState } from "../database/state.ts";
 import type { LiveState } from "../log/verify.ts";
-import { PageSum, sumValue } from "../ltx/page-sum.ts";
-import { lockPageOf, parseDatabaseHeader } from "../sqlite/database-header.ts";
+import { DatabaseSum } from "../ltx/database-sum.ts";
+import { parseDatabaseHeader } from "../sqlite/database-header.ts";
 import { ask } from "./client.ts";
 import { readOwner } from "./owner.ts";
 
@@ -52,15 +52,7 @@ function picture(db: string): Buffer {
 
 function checksumOf(database: Buffer): bigint {
   const pageSize = parseDatabaseHeader(database)?.pageSize ?? 4096;
-  const lockPage = lockPageOf(pageSize);
-  const sum = new PageSum(pageSize);
-  let lo = 0;
-  let hi = 0;
-  for (let page = 1; page * pageSize <= database.length; page++) {
-    if (page === lockPage) continue;
-    sum.of(page, database, (page - 1) * pageSize, page * pageSize);
-    lo ^= sum.lo;
-    hi ^= sum.hi;
-  }
-  return sumValue(lo, hi);
+  const sum = new DatabaseSum(pageSize);
+  sum.add(database);
+  return sum.value;
 }

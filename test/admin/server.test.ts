@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { createServer } from "node:net";
 import os from "node:os";
@@ -13,6 +13,7 @@ import { Node } from "../../src/cluster/node.ts";
 import { noteVerified } from "../../src/cluster/verified.ts";
 import type { Config } from "../../src/config/config.ts";
 import { configFor } from "../../src/config/resolve.ts";
+import { DatabaseSum } from "../../src/ltx/database-sum.ts";
 import { Metrics } from "../../src/observe/metrics.ts";
 
 const SECRET = "correct horse battery";
@@ -59,6 +60,55 @@ async function sync(body: unknown, base = loopback): Promise<{ status: number; b
   const response = await fetch(`${base}/v1/sync`, { method: "POST", body: text });
   return { status: response.status, body: (await response.json()) as Record<string, unknown> };
 }
+
+describe("export", () => {
+  const of = (name: string, base = loopback): string => `${base}/v1/databases/${encodeURIComponent(name)}/export`;
+
+  test("gives out the bytes of the database at the position that it says, by its name or its path", async () => {
+    write("insert into t values(zeroblob(3000000))");
+    await sync({ db });
+    for (const name of ["app.db", db]) {
+      const response = await fetch(of(name));
+      expect(response.status).toBe(200);
+      expect(response.headers.get("sluice-position")).toBe(node.status.databases[0]!.position);
+      const bytes = Buffer.from(await response.arrayBuffer());
+      expect(bytes.length).toBe(Number(response.headers.get("content-length")));
+      const copy = path.join(dir, "copy.db");
+      writeFileSync(copy, bytes);
+      const connection = new Sqlite(copy);
+      expect(connection.pragma("integrity_check", { simple: true })).toBe("ok");
+      expect(connection.prepare("select max(length(x)) from t").pluck().get()).toBe(3_000_000);
+      connection.close();
+      const sum = new DatabaseSum(4096);
+      sum.add(bytes);
+      expect(sum.value.toString(16).padStart(16, "0")).toBe(response.headers.get("sluice-checksum"));
+    }
+  });
+
+  test("needs the secret, and a database that is there", async () => {
+    expect((await fetch(of("app.db", guarded))).status).toBe(401);
+    const allowed = await fetch(of("app.db", guarded), { headers: { authorization: `Bearer ${SECRET}` } });
+    expect(allowed.status).toBe(200);
+    await allowed.arrayBuffer();
+    const unknown = await fetch(of("other.db"));
+    expect(unknown.status).toBe(404);
+    expect(await unknown.json()).toMatchObject({ code: "SLU-1003" });
+    expect((await fetch(of("app.db"), { method: "POST" })).status).toBe(404);
+    expect((await fetch(`${loopback}/v1/databases/%ff/export`)).status).toBe(404);
+    expect((await fetch(of("app.db", metricsOnly))).status).toBe(404);
+  });
+
+  test("a client that leaves holds nothing back", async () => {
+    const aborted = new AbortController();
+    const response = await fetch(of("app.db"), { signal: aborted.signal });
+    await response.body!.getReader().read();
+    aborted.abort();
+    const database = node.databases[0]!.database!;
+    write("insert into t values(zeroblob(8000000))");
+    // A picture that is still held would keep the frames from the database file.
+    await expect.poll(() => database.unbackfilledFrames, { timeout: 10_000 }).toBe(0);
+  });
+});
 
 describe("who may ask what", () => {
   const bearer = (secret: string): RequestInit => ({ headers: { authorization: `Bearer ${secret}` } });
@@ -136,7 +186,9 @@ test("events tell of commits and uploads as they happen", async () => {
     if (/event: upload\n/.test(text)) break;
   }
   expect(text).toMatch(/^event: commit\ndata: \{"type":"commit","db":"[^"]+","position":"[0-9a-f]{16}","commits":1,/m);
-  expect(text).toMatch(/^event: seal\ndata: \{"type":"seal","db":"[^"]+","txid":\d+,"position":"[0-9a-f]{16}","atMs":/m);
+  expect(text).toMatch(
+    /^event: seal\ndata: \{"type":"seal","db":"[^"]+","txid":\d+,"position":"[0-9a-f]{16}","atMs":/m,
+  );
   await expect.poll(() => node.listenerCount("event")).toBe(0);
 });
 
