@@ -14,7 +14,7 @@ interface Mark {
 
 /** A mark at most this often, and at most this many: so far back a lag is known. */
 const MARK_EVERY_MS = 5;
-const MARKS_MAX = 2_048;
+const MARKS_MAX = 512;
 
 /** Times at which positions were captured: how old is the first that somebody has not got? */
 class Clock {
@@ -31,6 +31,17 @@ class Clock {
     }
   }
 
+  /** Everybody has what is up to `position`; there are commits up to `newest`. */
+  forget(position: Position, newest: Position, nowMs: number): void {
+    const marks = this.#marks;
+    let count = 0;
+    while (count < marks.length && marks[count]!.position <= position) count++;
+    // The last one also stands for commits right behind it.
+    if (position < newest && count === marks.length) count--;
+    if (count > 0) marks.splice(0, count);
+    if (position < newest && marks.length === 0) marks.push({ position: newest, atMs: nowMs });
+  }
+
   /** When the first commit after `position` was captured, as far as is known. */
   after(position: Position): number | undefined {
     let low = 0;
@@ -42,6 +53,12 @@ class Clock {
     }
     return (this.#marks[low] ?? this.#marks.at(-1))?.atMs;
   }
+}
+
+function least(all: Iterable<Acknowledged>): Position {
+  let least: Position | undefined;
+  for (const { position } of all) if (least === undefined || position < least) least = position;
+  return least ?? NOTHING;
 }
 
 /**
@@ -62,11 +79,13 @@ export class AckTable {
   captured(name: string, position: Position): void {
     const database = this.#of(name);
     if (position > database.newest) database.newest = position;
-    database.clock.note(position, this.#now());
+    if (database.lives.size > 0) database.clock.note(position, this.#now());
   }
 
   applied(name: string, life: bigint, acknowledged: Acknowledged): void {
-    this.#of(name).lives.set(life, acknowledged);
+    const { lives, clock, newest } = this.#of(name);
+    lives.set(life, acknowledged);
+    clock.forget(least(lives.values()), newest, this.#now());
     for (const listener of this.#listeners) listener(name);
   }
 

@@ -217,7 +217,6 @@ export class Incoming {
   async #compare(message: Message): Promise<void> {
     switch (message.type) {
       case "resyncHead":
-        if (epochOf(message.position) < epochOf(this.#parts.database.position ?? NOTHING)) throw this.#old(message);
         return this.#resync?.head(message);
       case "blockHashes":
         return this.#resync?.hashes(message);
@@ -254,7 +253,10 @@ export class Incoming {
   }
 
   async #joined(joined: Content<"joined">): Promise<void> {
-    if (joined.epoch < this.#epoch) throw this.#old(joined);
+    const { epoch } = joined;
+    if (epoch < this.#epoch) {
+      throw new SluiceError("SLU-8206", `${this.name}: epoch ${epoch} of the primary, epoch ${this.#epoch} here`);
+    }
     switch (joined.answer) {
       case ANSWER.continue:
         this.#state = "live";
@@ -377,11 +379,6 @@ export class Incoming {
     this.#resync?.abort();
     this.#resync = undefined;
     this.#takenBytes = this.#toldBytes = 0;
-  }
-
-  #old(of: { readonly position: Position; readonly epoch?: number }): SluiceError {
-    const theirs = of.epoch ?? epochOf(of.position);
-    return new SluiceError("SLU-8206", `${this.name}: epoch ${theirs} of the primary, epoch ${this.#epoch} here`);
   }
 }
 

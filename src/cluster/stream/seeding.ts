@@ -57,6 +57,7 @@ export class Seeding {
   end(error: SluiceError): void {
     if (this.#isEnded) return;
     this.#isEnded = true;
+    this.#link.send("leave", { channel: this.channel });
     // A change that is being finished must not be taken away from under itself.
     if (!this.#isRunning) this.#resync?.abort();
     this.#done.reject(error);

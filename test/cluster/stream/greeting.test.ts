@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { WebSocket } from "ws";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { WINDOW_BYTES } from "../../../src/cluster/stream/outgoing.ts";
 import { decode, encode, type Message } from "../../../src/cluster/stream/messages.ts";
 import type { StreamClientOptions } from "../../../src/cluster/stream/client.ts";
 import type { StreamServerOptions } from "../../../src/cluster/stream/server.ts";
@@ -171,13 +172,60 @@ describe("a server of the stream", () => {
   });
 });
 
+it("a replica that takes nothing gets no more than the window", async () => {
+  const [app] = (await leadDatabases(place, "app.db")) as [LeadDatabase];
+  const lead = await Lead.open(place, [app]);
+  const talk = await greeted(lead.url);
+  talk.send(
+    encode("join", {
+      channel: 1,
+      name: "app.db",
+      logId: "",
+      pageSize: 4096,
+      isKnown: true,
+      position: app.feed.position,
+      checksum: app.feed.checksum,
+      record: { txid: 0, epoch: 0, position: 0n, timestampMs: 0 },
+      epoch: 0,
+      wish: 0,
+    }),
+  );
+  await until("joined", () => talk.got.some((message) => message.type === "joined" && message.answer === 0));
+  for (let i = 0; i < 100; i++) {
+    app.write(100_000);
+    app.database.captureNow();
+  }
+  const alive = setInterval(() => talk.send(encode("heartbeat", { sentAtMs: 0, role: 0, lease: "" })), 50);
+  const bytes = (): number => talk.bytes();
+  await until("the window is full", () => bytes() > WINDOW_BYTES);
+  const beats = talk.got.filter(({ type }) => type === "heartbeat").length;
+  await until("beats", () => talk.got.filter(({ type }) => type === "heartbeat").length > beats + 2);
+  clearInterval(alive);
+  expect(bytes()).toBeLessThan(WINDOW_BYTES + 1_500_000);
+  const last = talk.got.findLast((message) => message.type === "change")!;
+  talk.send(encode("applied", { entries: [{ channel: 1, position: last.position, txid: 0, taken: bytes() }] }));
+  // The rest is one step.
+  await until("a large step", () =>
+    talk.got.some((message) => message.type === "change" && message.position === app.feed.position),
+  );
+  expect(talk.got.filter(({ type }) => type === "change").length).toBeLessThan(60);
+});
+
 /** A connection by hand, after the greeting. */
-async function greeted(url: string): Promise<{ socket: WebSocket; got: Message[]; send: (bytes: Uint8Array) => void }> {
+async function greeted(url: string): Promise<{
+  readonly socket: WebSocket;
+  readonly got: Message[];
+  readonly send: (bytes: Uint8Array) => void;
+  /** Of changes. */
+  readonly bytes: () => number;
+}> {
   const socket = new WebSocket(url.replace("http", "ws") + "/v1/stream");
   const got: Message[] = [];
+  let bytes = 0;
   socket.on("message", (data) => {
     const message = decode(data as Buffer);
     if (message !== undefined) got.push(message);
+    if (message?.type === "change" || message?.type === "pages") bytes += (data as Buffer).length;
   });
   socket.on("error", () => undefined);
   await once(socket, "open");
@@ -185,7 +233,7 @@ async function greeted(url: string): Promise<{ socket: WebSocket; got: Message[]
   socket.send(encode("hello", { min: 1, max: 1, features: ["something"], node, candidate: false }));
   await until("welcome", () => got.some(({ type }) => type === "welcome"));
   place.closing(() => socket.terminate());
-  return { socket, got, send: (bytes) => socket.send(bytes) };
+  return { socket, got, send: (bytes) => socket.send(bytes), bytes: () => bytes };
 }
 
 /** A certificate for localhost, its key, and the authority that signed it. */
