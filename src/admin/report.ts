@@ -54,13 +54,7 @@ export async function report(wanted: readonly Wanted[]): Promise<Report> {
     const known = pid === undefined ? undefined : answers.get(pid)?.databases.find(({ path }) => path === one.path);
     databases.push(known ?? (await atRest(one)));
   }
-  const processes = [...answers.values()].map(({ version, node, role, pid, startedAt }) => ({
-    version,
-    node,
-    role,
-    pid,
-    startedAt,
-  }));
+  const processes = [...answers.values()].map(({ databases: _databases, ...rest }) => rest);
   return { processes, databases };
 }
 

@@ -19,7 +19,7 @@ import { NodeFiles } from "./node-files.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { PrimaryFiles } from "./primary-files.ts";
 import { type ClusterOptions, ProtectedDatabase } from "./protected-database.ts";
-import { isThere } from "./restore-missing.ts";
+import { isThere, quarantineFile } from "./restore-missing.ts";
 import { type RoleNode, Roles, type RoleState } from "./roles.ts";
 import type { NodeEvent, NodeRole, NodeStatus } from "./status.ts";
 import { Stores } from "./stores.ts";
@@ -75,6 +75,22 @@ interface Events {
   role: [];
 }
 
+/** A directory whose databases come and go with the primary's. */
+interface FollowedDirectory {
+  readonly db: DirectoryDb;
+  readonly protect: (relative: string) => Promise<void>;
+  readonly forget: (relative: string) => void;
+}
+
+/** The path in a directory that a database of this name has in the cluster; undefined for names that don't belong there. */
+function relativeIn({ dir, pattern, recursive }: DirectoryDb, name: string): string | undefined {
+  const folder = `${path.basename(dir)}/`;
+  const relative = name.startsWith(folder) ? name.slice(folder.length) : "";
+  const isClean = relative !== "" && path.posix.normalize(relative) === relative && !relative.startsWith("../");
+  if (!isClean || path.isAbsolute(relative) || (!recursive && relative.includes("/"))) return undefined;
+  return path.matchesGlob(path.basename(relative), pattern) ? relative : undefined;
+}
+
 /** Compactions and snapshots that run at once in one process. */
 const HEAVY_JOBS = 1;
 /** Databases of a directory that are opened at the same time. */
@@ -101,6 +117,7 @@ export class Node extends EventEmitter<Events> {
   readonly #directories: DatabaseDirectory[] = [];
   readonly #files = new Map<string, NodeFiles>();
   readonly #primaryFiles = new PrimaryFiles();
+  readonly #followed: FollowedDirectory[] = [];
   readonly #fatal = new AbortController();
   readonly #probing = new AbortController();
   readonly #probes = new Set<Promise<void>>();
@@ -312,15 +329,43 @@ export class Node extends EventEmitter<Events> {
         if (scanning) first.push(ready);
       },
       onGone: (relative) => {
+        // A replica's file comes back by itself: only the primary ends a database.
+        if (this.role === "replica") return;
         started.delete(relative);
         void this.#forget(path.join(db.dir, relative));
       },
       onError: (error) => log.warn({ err: error, dir: db.dir }, "the directory can't be searched"),
     });
     this.#directories.push(directory);
+    this.#followed.push({ db, protect: alone, forget: (relative) => void started.delete(relative) });
     await directory.start();
     scanning = false;
     await Promise.all(first);
+  }
+
+  /** The primary has a database of this name: a directory that holds it brings it here. */
+  appeared(name: string): void {
+    for (const { db, protect } of this.#followed) {
+      const relative = relativeIn(db, name);
+      if (relative !== undefined) void protect(relative);
+    }
+  }
+
+  /** The primary has no database of this name any more: the copy here goes to the quarantine. */
+  async vanished(name: string): Promise<void> {
+    for (const { db, forget } of this.#followed) {
+      const relative = relativeIn(db, name);
+      const file = relative === undefined ? undefined : path.join(db.dir, relative);
+      if (relative === undefined || file === undefined || !this.#databases.has(file)) continue;
+      forget(relative);
+      await this.#forget(file);
+      if (!isThere(file)) continue;
+      const where = quarantineFile(file);
+      this.#options.log.warn(
+        { db: file, where },
+        "the primary has deleted this database; its copy is in the quarantine",
+      );
+    }
   }
 
   #restores(db: DbConfig): boolean {

@@ -303,7 +303,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       } catch (error) {
         if (this.#stopped) break;
         const known = error instanceof Error ? error : new Error(String(error));
-        if (turn.aborted && !isLost(known) && this.#database === undefined) {
+        if (turn.aborted && !isLost(known) && this.#database?.isGateClosed !== false) {
+          await this.#keepDatabase();
           this.#keepEngine();
           continue;
         }
@@ -337,7 +338,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     const drained = (await this.#writer?.stop(this.#drain)) ?? database === undefined;
     await this.#close({ merge: true });
     if (drained || database === undefined) return undefined;
-    const { logState } = database;
+    const { logState, position } = database;
+    if (logState?.confirmed.position === position) return undefined;
     const since = logState === undefined ? "of this database" : `after ${formatPosition(logState.confirmed.position)}`;
     return `${this.path}: commits ${since} are on this disk and not in the store`;
   }
@@ -441,7 +443,10 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   /** A file without history on a replica: it may become the primary's that begins the log; in another's it is foreign. */
   async #awaitLog(turn: AbortSignal): Promise<void> {
-    while (!this.#hasHistory) {
+    if (this.#hasHistory) return;
+    // What an application made on a replica must not grow: its gate is closed meanwhile.
+    await this.#openDatabase();
+    for (;;) {
       this.#enter("waiting");
       const files = await untilAnswered(this.#context, "list the log", turn, () =>
         listLog(this.#context.store, this.#context.layout, { signal: turn }),
@@ -513,7 +518,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     this.#writer = undefined;
     this.#feed = undefined;
     await writer?.stop();
-    this.#engine = await database?.handOver();
+    if (database !== undefined) this.#engine = await database.handOver();
     this.#database = undefined;
   }
 

@@ -24,12 +24,17 @@ export interface StreamPeersOptions {
   readonly heartbeatMs?: number;
 }
 
+/** How long a database must be away from a primary that is connected, to count as deleted. */
+const GONE_MS = 5_000;
+
 /** The other nodes, over the replication stream (docs/replication-stream.md). */
 export class StreamPeers implements Peers {
   readonly #options: StreamPeersOptions;
   readonly #published: LeadingDatabases;
   readonly #life = newLife();
   readonly #lags = new Set<Lag>();
+  /** Databases that the primary has no more, with what takes that back. */
+  readonly #gone = new Map<string, () => void>();
   readonly server: StreamServer;
   readonly client: StreamClient;
 
@@ -55,6 +60,15 @@ export class StreamPeers implements Peers {
       ...(tls && { tls }),
       isCandidate,
       onProblem,
+      onDatabase: ({ name }) => {
+        this.#gone.get(name)?.();
+        node.appeared(name);
+      },
+      onGone: (name) => this.#wentAway(name),
+      onDisconnected: () => {
+        // Nobody says any more what there is: nothing is taken for deleted.
+        for (const cancel of [...this.#gone.values()]) cancel();
+      },
       onCalled: () => node.lookAtLease(),
       onPrimary: () => node.lookAtLease(),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
@@ -123,7 +137,21 @@ export class StreamPeers implements Peers {
     return this.client.seed(name, path, signal);
   }
 
+  /** A database that is opened anew goes away for a moment, too. */
+  #wentAway(name: string): void {
+    const timer = setTimeout(() => {
+      this.#gone.delete(name);
+      void this.#options.node.vanished(name);
+    }, GONE_MS);
+    timer.unref();
+    this.#gone.set(name, () => {
+      clearTimeout(timer);
+      this.#gone.delete(name);
+    });
+  }
+
   async close(): Promise<void> {
+    for (const cancel of this.#gone.values()) cancel();
     this.server.close();
     await this.client.close();
   }

@@ -141,8 +141,12 @@ export class TestCluster {
   }
 
   /** The same without blocking this process, which holds the locks. */
-  async sqlBeside(name: string, timeoutSeconds: number, ...statements: string[]): Promise<string> {
-    const args = ["-c", SCRIPT, this.db(name), String(timeoutSeconds), ...statements];
+  sqlBeside(name: string, timeoutSeconds: number, ...statements: string[]): Promise<string> {
+    return this.sqlIn(this.db(name), timeoutSeconds, ...statements);
+  }
+
+  async sqlIn(file: string, timeoutSeconds: number, ...statements: string[]): Promise<string> {
+    const args = ["-c", SCRIPT, file, String(timeoutSeconds), ...statements];
     return (await run("python3", args, { encoding: "utf8" })).stdout.trim();
   }
 }

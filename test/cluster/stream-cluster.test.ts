@@ -1,3 +1,4 @@
+import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { TestCluster } from "./nodes.ts";
 
@@ -44,4 +45,23 @@ test("a handover: the successor leads, the old primary follows it, nothing is lo
   for (const name of ["a", "b", "c"]) {
     await expect.poll(() => cluster.sqlBeside(name, 1, "select count(*) from t"), patient).toBe("[(4,)]");
   }
+});
+
+test("databases of a directory come to the replicas, and go with the primary's", async () => {
+  const dbs = (name: string): string => `{ dir: ${name}/data, store: store, recursive: true }`;
+  const db = (name: string, file: string): string => cluster.at(name, "data", file);
+  for (const name of ["a", "b"]) mkdirSync(cluster.at(name, "data", "sub"), { recursive: true });
+  await (await cluster.connect("a", {}, dbs("a"))).start();
+  await expect.poll(() => cluster.primary, patient).toBe("a");
+  await cluster.sqlIn(db("a", "one.db"), 10, "create table t(x)", "insert into t values(1)");
+  await (await cluster.connect("b", {}, dbs("b"))).start();
+  await cluster.sqlIn(db("a", "sub/two.db"), 10, "create table t(x)", "insert into t values(2)");
+  const read = (file: string): Promise<string> => cluster.sqlIn(db("b", file), 1, "select x from t").catch(() => "");
+  await expect.poll(() => read("one.db"), patient).toBe("[(1,)]");
+  await expect.poll(() => existsSync(db("b", "sub/two.db")), patient).toBe(true);
+  await expect.poll(() => read("sub/two.db"), patient).toBe("[(2,)]");
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(db("a", `one.db${suffix}`), { force: true });
+  await expect.poll(() => existsSync(db("b", "one.db")), patient).toBe(false);
+  expect(readdirSync(cluster.at("b", "data", ".one.db-sluice", "quarantine"))).toHaveLength(1);
+  expect(await read("sub/two.db")).toBe("[(2,)]");
 });

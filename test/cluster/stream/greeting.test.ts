@@ -1,7 +1,9 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import type { IncomingMessage } from "node:http";
 import path from "node:path";
+import { PassThrough } from "node:stream";
 import { WebSocket } from "ws";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { WINDOW_BYTES } from "../../../src/cluster/stream/outgoing.ts";
@@ -36,6 +38,22 @@ describe("nodes that meet", () => {
     expect(await refusal({ secret: "the right one" }, { secret: "the wrong one" })).toBe("SLU-8201");
     expect(await refusal({ secret: "the right one" }, {})).toBe("SLU-8201");
     expect(await refusal({ secret: "the right one" }, { secret: "the right one" })).toBeUndefined();
+  });
+
+  it("need none on one machine, and nobody else gets in without one", async () => {
+    const { server } = await Lead.open(place, []);
+    const answer = async (remoteAddress: string, url: string): Promise<string> => {
+      const socket = new PassThrough();
+      const request = { url, headers: {}, method: "GET", socket: { remoteAddress } } as unknown as IncomingMessage;
+      server.handleUpgrade(request, socket, Buffer.alloc(0));
+      return ((await once(socket, "data"))[0] as Buffer).toString("latin1").split("\r\n")[0]!;
+    };
+    expect(await answer("10.0.0.7", "/v1/stream")).toBe("HTTP/1.1 401 Unauthorized");
+    expect(await answer("127.0.0.1", "//")).toBe("HTTP/1.1 404 Not Found");
+    // From here, only a WebSocket is missing.
+    expect(await answer("::ffff:127.0.0.1", "/v1/stream")).toMatch(/400 Bad Request|405/);
+    server.close();
+    expect(await answer("127.0.0.1", "/v1/stream?x")).toBe("HTTP/1.1 503 Service Unavailable");
   });
 
   it("must be of one cluster", async () => {

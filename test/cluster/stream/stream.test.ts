@@ -2,6 +2,8 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { WINDOW_BYTES } from "../../../src/cluster/stream/outgoing.ts";
+import type { ChangeHead } from "../../../src/database/replication.ts";
 import { caughtUp, Follower, Lead, LeadDatabase, leadDatabases, Place, until } from "./nodes.ts";
 import { Wire } from "./wire.ts";
 
@@ -111,6 +113,38 @@ describe("replication stream", () => {
     expect(replica.checksum).toBe(app.feed.checksum);
     expect(applied).toBeLessThan(1400);
     await until("no lag", () => server.lagMs(life) === 0);
+  });
+
+  it("doesn't hold up a database for another that can't take its changes just now", async () => {
+    const [stuck, free] = (await leadDatabases(place, "stuck.db", "free.db")) as [LeadDatabase, LeadDatabase];
+    const { url } = await Lead.open(place, [stuck, free]);
+    const wire = await Wire.open(url);
+    place.closing(() => wire.close());
+    const one = await follower("one", wire.url);
+    const held = await one.start("stuck.db");
+    const other = await one.start("free.db");
+    await caughtUp(stuck, held);
+    const gate = Promise.withResolvers<void>();
+    const change = held.change.bind(held);
+    Object.defineProperty(held, "change", {
+      value: async (head: ChangeHead) => {
+        await gate.promise;
+        return change(head);
+      },
+    });
+    const bytes = wire.downBytes;
+    for (let i = 0; i < 200; i++) {
+      stuck.write(100_000);
+      stuck.database.captureNow();
+      if (i % 20 === 0) {
+        free.write();
+        await caughtUp(free, other);
+      }
+    }
+    expect(wire.downBytes - bytes).toBeLessThan(WINDOW_BYTES + 2_000_000);
+    gate.resolve();
+    await caughtUp(stuck, held);
+    expect(held.checksum).toBe(stuck.feed.checksum);
   });
 
   it("goes on over restarts of the WAL without a comparison", async () => {
