@@ -5,7 +5,7 @@ import { testSeed } from "./random.ts";
 import { ReplicaModel } from "./replica-model.ts";
 
 /** Seconds for each page size; `SLUICE_MODEL_SECONDS` for long runs. */
-const seconds = Number(process.env["SLUICE_MODEL_SECONDS"] ?? 2);
+const seconds = Number(process.env["SLUICE_MODEL_SECONDS"] ?? 1.5);
 const versions: readonly SqliteVersion[] = ["3.14.1", "3.39.1", "3.54.1-debug"];
 
 let dir: ReturnType<typeof scratch>;

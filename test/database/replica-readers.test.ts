@@ -79,7 +79,7 @@ async function storm({ pageSize, commits, versions, kills }: Storm): Promise<{ l
     lives++;
     // Now and then while it starts.
     const delayMs = 500 * rnd();
-    if (kills && lives < 7) {
+    if (kills && lives < 5) {
       if (rnd() < 0.2) setTimeout(() => life.kill(), delayMs);
       else life.process.stdout!.once("data", () => setTimeout(() => life.kill(), delayMs));
     }
@@ -125,7 +125,7 @@ test.skipIf(lacks(...some)).each(pageSizes ?? [4096])(
 test.skipIf(lacks(...others)).each(pageSizes ?? [1024])(
   `the same with pages of %i bytes when the applier is killed again and again (seed ${testSeed})`,
   async (pageSize) => {
-    const commits = (pageSize > 4096 ? 300 : 900) * scale;
+    const commits = (pageSize > 4096 ? 300 : 700) * scale;
     const { lives } = await storm({ pageSize, commits, versions: others, kills: true });
     expect(lives).toBeGreaterThan(2);
   },
