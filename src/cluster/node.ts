@@ -451,6 +451,7 @@ export class Node extends EventEmitter<Events> {
       register,
       node: { id: nodeId, name: config.node.name, advertise, ...(proxy !== undefined && { proxy }) },
       ttlMs,
+      isOnlyLife: true,
       events: {
         lost: (reason) => this.#roles?.deposed(new SluiceError("SLU-8103", `the lease ended: ${reason}`)),
         changed: () => this.#roleChanged(),

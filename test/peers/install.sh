@@ -228,7 +228,8 @@ packages & first=$!
 all_sqlites & second=$!
 wait $first
 debug_sqlite & third=$!
-consul & fourth=$!
+# A release whose source can't be built one day must not keep everything else from being tested.
+(timeout 900 bash -c "$(declare -f consul place); $(declare -p peers work CONSUL); consul" || echo "no Consul here" >&2) & fourth=$!
 wait $second
 wait $third
 wait $fourth

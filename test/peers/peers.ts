@@ -46,11 +46,14 @@ export function lacks(...needed: readonly (keyof typeof peers | SqliteVersion)[]
   );
   if (missing.length === 0) return false;
   const message = `${missing.join(", ")} not in ${peersDirectory}: run test/peers/install.sh`;
-  if (process.env["CI"] === "true") throw new Error(message);
+  if (process.env["CI"] === "true" && missing.some((name) => name !== MAY_LACK)) throw new Error(message);
   if (!told.has(message)) console.warn(`skipped: ${message}`);
   told.add(message);
   return true;
 }
+
+/** Built from sources that may not be had everywhere; its tests have a stand-in beside. */
+const MAY_LACK = "consul";
 
 const told = new Set<string>();
 
