@@ -93,7 +93,7 @@ export type AppAddress = ListenAddress | { readonly socketPath: string };
 /** The front door; meanings and defaults stand in the schema. */
 export interface ProxyConfig {
   readonly listen: ListenAddress;
-  /** Undefined: made of `node.advertise` by who announces it. */
+  /** The URL at which other nodes' front doors reach this one; undefined for a lone node. */
   readonly advertise: string | undefined;
   readonly app: AppAddress;
   readonly durability: Durability;

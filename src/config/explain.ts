@@ -1,5 +1,7 @@
 import { stringify } from "yaml";
-import type { Config, DbConfig, ListenAddress, StoreConfig } from "./config.ts";
+import type { Config, DbConfig, StoreConfig } from "./config.ts";
+import { explainProxy } from "./explain-proxy.ts";
+import { formatListen } from "./listen.ts";
 import { SETTING_NAMES } from "./resolve.ts";
 import { formatDuration } from "./duration.ts";
 
@@ -23,6 +25,7 @@ export function explain(config: Config): { readonly value: unknown; readonly tex
     node: { name: config.node.name, listen: formatListen(config.node.listen) },
     addr: formatListen(config.metricsListen),
     cluster: { secret: config.secret === undefined ? undefined : MASK },
+    proxy: config.proxy && explainProxy(config.proxy),
     exec: config.exec.map((entry) => ({ ...entry, cmd: maskCommand(entry.cmd) })),
     logging: config.logging,
   };
@@ -48,11 +51,6 @@ function explainStore({ url, settings }: StoreConfig): unknown {
     shown[key] = isSecret(key) ? MASK : key === "endpoint" ? maskUrl(String(value)) : value;
   }
   return Object.keys(shown).length === 1 ? shown["url"] : shown;
-}
-
-function formatListen(listen: ListenAddress | undefined): string | undefined {
-  if (listen === undefined) return undefined;
-  return `${listen.host.includes(":") ? `[${listen.host}]` : listen.host}:${listen.port}`;
 }
 
 /** Whether a key of a configuration, Litestream's and LiteFS's included, has a secret for its value. */

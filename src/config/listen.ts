@@ -7,3 +7,9 @@ export function parseListen(text: string): ListenAddress | undefined {
   if (!match || port > 65535) return undefined;
   return { host: match[1] ?? (match[2] === "" ? "0.0.0.0" : match[2]!), port };
 }
+
+/** The same as text. */
+export function formatListen(listen: ListenAddress | undefined): string | undefined {
+  if (listen === undefined) return undefined;
+  return `${listen.host.includes(":") ? `[${listen.host}]` : listen.host}:${listen.port}`;
+}

@@ -14,8 +14,16 @@ const PRESETS: Readonly<Record<string, readonly string[]>> = {
 /** Says what is wrong with the value at `key` of `proxy:`. */
 export type Report = (key: readonly PropertyKey[], message: string) => void;
 
+/** What of the rest of the configuration a front door needs. */
+export interface Surroundings {
+  /** Where relative paths begin. */
+  readonly base: string;
+  /** `node.advertise`. */
+  readonly advertise: string | undefined;
+}
+
 /** The front door with addresses parsed and presets expanded; undefined when something was reported. */
-export function resolveProxy(file: ProxyFile, base: string, report: Report): ProxyConfig | undefined {
+export function resolveProxy(file: ProxyFile, around: Surroundings, report: Report): ProxyConfig | undefined {
   const listen = parseListen(file.listen);
   if (listen === undefined) report(["listen"], `"${file.listen}" is no address such as :8080`);
   const app = parseApp(file.app);
@@ -30,7 +38,7 @@ export function resolveProxy(file: ProxyFile, base: string, report: Report): Pro
   if (listen === undefined || app === undefined) return undefined;
   return {
     listen,
-    advertise: file.advertise,
+    advertise: file.advertise ?? advertised(around.advertise, listen.port),
     app,
     durability: file.durability,
     durabilityTimeoutMs: file["durability-timeout"],
@@ -49,9 +57,16 @@ export function resolveProxy(file: ProxyFile, base: string, report: Report): Pro
     bodyBytesMax: file["max-body-size"] ?? Number.POSITIVE_INFINITY,
     replayMemoryBytes: file["replay-memory"],
     replayDiskBytes: file["replay-disk"],
-    replayDir: path.resolve(base, file["replay-dir"] ?? os.tmpdir()),
+    replayDir: path.resolve(around.base, file["replay-dir"] ?? os.tmpdir()),
     trustedProxies: trusted,
   };
+}
+
+/** The node's own address, at the front door's port. */
+function advertised(node: string | undefined, port: number): string | undefined {
+  if (node === undefined) return undefined;
+  const { hostname } = new URL(node);
+  return `http://${hostname}:${port}`;
 }
 
 function parseApp(text: string): AppAddress | undefined {

@@ -32,7 +32,11 @@ export function resolveConfig(file: ConfigFile, name: string, env: Environment):
     problems.push({ path: ["node", "listen"], message: "cluster.secret is required unless node.listen is loopback" });
   const proxy =
     file.proxy &&
-    resolveProxy(file.proxy, base, (key, message) => void problems.push({ path: ["proxy", ...key], message }));
+    resolveProxy(
+      file.proxy,
+      { base, advertise: file.node.advertise },
+      (key, message) => void problems.push({ path: ["proxy", ...key], message }),
+    );
   const storeAt = (url: string): StoreConfig | string => resolveStore({ url }, file, base, env);
   const cluster = resolveCluster(file, base, dbs, storeAt, (path, message) => void problems.push({ path, message }));
   for (const [i, { on }] of file.exec.entries())

@@ -164,7 +164,7 @@ export function proxyConfig(proxy: string, dir: string) {
   const { value, problems } = parseConfig(text, {});
   const config =
     value?.proxy &&
-    resolveProxy(value.proxy, dir, (key, message) => {
+    resolveProxy(value.proxy, { base: dir, advertise: "http://10.0.0.7:20202" }, (key, message) => {
       throw new Error(`${key.join(".")}: ${message}`);
     });
   if (config === undefined) throw new Error(JSON.stringify(problems));

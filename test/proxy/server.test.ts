@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "vitest";
+import { explainProxy } from "../../src/config/explain-proxy.ts";
 import { createLog } from "../../src/observe/log.ts";
 import { Metrics } from "../../src/observe/metrics.ts";
 import { FrontDoor } from "../../src/proxy/server.ts";
@@ -150,6 +151,20 @@ describe("the configuration", () => {
     expect(proxyConfig("app: http://[::1]:81", "/tmp").app).toEqual({ host: "::1", port: 81 });
     expect(proxyConfig("app: unix:/run/app.sock", "/tmp").app).toEqual({ socketPath: "/run/app.sock" });
     expect(proxyConfig(`${APP}\ntrusted-proxies: [private, 1.2.3.4]`, "/tmp").trustedProxies).toContain("10.0.0.0/8");
+  });
+
+  test("is the same when it is read from its explanation", () => {
+    for (const more of ["", "advertise: http://other:1\nmax-body-size: 5MB\nroutes: [{ path: /x, mode: pass }]"]) {
+      const config = proxyConfig(`${APP}\n${more}`, "/tmp");
+      const lines = Object.entries(explainProxy(config)).filter(([, value]) => value !== undefined);
+      const text = lines.map(([key, value]) => `${key}: ${JSON.stringify(value)}`).join("\n");
+      expect(proxyConfig(text, "/tmp")).toEqual(config);
+    }
+  });
+
+  test("announces the node's address with the front door's port, or what it is told to", () => {
+    expect(proxyConfig(`${APP}\nlisten: :8080`, "/tmp").advertise).toBe("http://10.0.0.7:8080");
+    expect(proxyConfig(`${APP}\nadvertise: http://other:1`, "/tmp").advertise).toBe("http://other:1");
   });
 
   test.each([
