@@ -31,6 +31,7 @@ export interface OutgoingResyncParts {
  */
 export class OutgoingResync {
   readonly #parts: OutgoingResyncParts;
+  readonly #pageSize: number;
   readonly #abort = new AbortController();
   readonly #blocks: number[] = [];
   readonly #hash = new BlockHash();
@@ -44,6 +45,7 @@ export class OutgoingResync {
 
   constructor(parts: OutgoingResyncParts) {
     this.#parts = parts;
+    this.#pageSize = parts.database.pageSize;
     void this.#begin();
   }
 
@@ -149,7 +151,7 @@ export class OutgoingResync {
     const lent = this.#lent;
     const wanted = this.#wanted[0];
     if (lent === undefined || wanted === undefined || this.#isReading || this.#read !== undefined) return;
-    const most = Math.max(1, Math.floor(READ_BYTES / this.#parts.database.pageSize));
+    const most = Math.max(1, Math.floor(READ_BYTES / this.#pageSize));
     const numbers = wanted.subarray(0, most);
     if (numbers.length === wanted.length) this.#wanted.shift();
     else this.#wanted[0] = wanted.subarray(most);

@@ -4,7 +4,7 @@ import { damaged } from "./bytes.ts";
 import type { Link } from "./link.ts";
 import type { Content, Message, MessageType } from "./messages.ts";
 import { Outgoing } from "./outgoing.ts";
-import type { PublishedDatabases } from "./published.ts";
+import type { PublishedDatabase, PublishedDatabases } from "./published.ts";
 import type { ResyncSources } from "./resync-sources.ts";
 
 /** Databases that one replica may follow. */
@@ -119,19 +119,22 @@ export class Publisher {
   /** Databases that came, went, or were opened anew. */
   #announce(): void {
     const { databases, link } = this.#parts;
-    for (const { name, logId, pageSize, pageCount } of databases.list()) {
+    const now = new Map<string, PublishedDatabase>();
+    for (const database of databases.list()) {
+      const { name, logId, pageSize, pageCount } = database;
+      now.set(name, database);
       if (this.#announced.get(name) === logId) continue;
       this.#announced.set(name, logId);
       link.send("database", { name, logId, pageSize, pageCount });
     }
     for (const name of this.#announced.keys()) {
-      if (databases.get(name) !== undefined) continue;
+      if (now.has(name)) continue;
       this.#announced.delete(name);
       link.send("gone", { name });
     }
     for (const outgoing of this.#channels.values()) {
       const { channel, database } = outgoing;
-      if (databases.get(database.name) === database) continue;
+      if (now.get(database.name) === database) continue;
       this.#leave(outgoing);
       link.send("rejoin", { channel, code: "SLU-8212", message: `${database.name} was closed` });
     }

@@ -3,9 +3,9 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type WebSocket, WebSocketServer } from "ws";
+import type { CommitFeed } from "../../database/replication.ts";
 import { isLoopback } from "../../config/resolve.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
-import type { Position } from "../../ltx/position.ts";
 import { AckTable } from "./acks.ts";
 import { damaged } from "./bytes.ts";
 import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
@@ -78,7 +78,7 @@ export class StreamServer {
   readonly #connections = new Map<bigint, Connection>();
   readonly #heartbeatMs: number;
   readonly #stops: (() => void)[] = [];
-  readonly #watched = new Map<string, () => void>();
+  readonly #watched = new Map<string, { readonly feed: CommitFeed; readonly stop: () => void }>();
   #isClosed = false;
 
   constructor(options: StreamServerOptions) {
@@ -138,7 +138,8 @@ export class StreamServer {
   close(successor?: { readonly nodeId: string; readonly advertise: string }): void {
     this.#isClosed = true;
     this.disconnect(successor);
-    for (const stop of [...this.#stops, ...this.#watched.values()]) stop();
+    for (const stop of this.#stops) stop();
+    for (const { stop } of this.#watched.values()) stop();
   }
 
   #of(nodeId: string): Connection | undefined {
@@ -155,16 +156,18 @@ export class StreamServer {
 
   /** Notes when each position was captured, for lags. */
   #watch(): void {
-    const { databases } = this.#options;
-    for (const [name, stop] of this.#watched) {
+    const now = new Map([...this.#options.databases.list()].map((database) => [database.name, database.feed]));
+    for (const [name, { feed, stop }] of this.#watched) {
+      if (now.get(name) === feed) continue;
       stop();
       this.#watched.delete(name);
-      if (databases.get(name) === undefined) this.acks.drop(name);
+      if (!now.has(name)) this.acks.drop(name);
     }
-    for (const { name, feed } of databases.list()) {
+    for (const [name, feed] of now) {
+      if (this.#watched.has(name)) continue;
       const note = (): void => this.acks.captured(name, feed.position);
       note();
-      this.#watched.set(name, feed.onMoved(note));
+      this.#watched.set(name, { feed, stop: feed.onMoved(note) });
     }
   }
 
@@ -274,17 +277,6 @@ export class StreamServer {
       return { id: nodeId, life, member, name, advertise, candidate: isCandidate, lagMs };
     });
   }
-}
-
-/** A position that every one of these lives has applied of a database; undefined when one of them follows it not. */
-export function appliedByAll(acks: AckTable, name: string, lives: readonly bigint[]): Position | undefined {
-  let least: Position | undefined;
-  for (const life of lives) {
-    const position = acks.get(name, life)?.position;
-    if (position === undefined) return undefined;
-    if (least === undefined || position < least) least = position;
-  }
-  return least;
 }
 
 function refuseUpgrade(socket: Duplex, status: string): void {
