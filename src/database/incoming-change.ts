@@ -37,7 +37,7 @@ export class WalChange implements IncomingChange {
   #count = 0;
   #done = false;
 
-  /** Holds the WAL's end: made after `HeldLocks.beginChange`. */
+  /** Holds the WAL's end: made after `HeldLocks.beginChange`, with everything captured. */
   constructor(parts: ChangeParts) {
     this.#parts = parts;
     const { head, wal } = parts;
@@ -48,7 +48,6 @@ export class WalChange implements IncomingChange {
     }
     this.#pages = new Uint32Array(head.pages);
     this.#sums = new Int32Array(2 * head.pages);
-    wal.captureNow();
     parts.writer.begin(wal.capture.header, head.pages, head.pageCount);
   }
 

@@ -150,6 +150,8 @@ export class Replica implements ReplicaDatabase {
     const { locks } = this.#wal;
     await locks.beginChange();
     try {
+      this.#wal.captureNow();
+      await this.#writer.prepare(this.#wal.capture.header);
       return new WalChange({
         head,
         wal: this.#wal,
