@@ -59,7 +59,8 @@ class SeedChange implements IncomingChange {
     this.#sums.resize(head.pageCount);
     try {
       mkdirSync(path.dirname(file), { recursive: true });
-      this.#fd = openSync(this.#temporary, "w", 0o600);
+      // As a restored file: applications may run as another user.
+      this.#fd = openSync(this.#temporary, "w", 0o644);
     } catch (error) {
       throw fileError(error, this.#temporary, "create");
     }

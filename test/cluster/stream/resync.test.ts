@@ -1,4 +1,4 @@
-import { closeSync, openSync, readdirSync, writeSync } from "node:fs";
+import { closeSync, openSync, readdirSync, statSync, writeSync } from "node:fs";
 import path from "node:path";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -313,6 +313,7 @@ it("a replica opens a copied file as what it is", async () => {
   expect(replica.position).toBeDefined();
   expect(replica.record?.txid).toBeGreaterThan(0);
   expect(replica.epoch).toBe(app.epoch);
+  expect(statSync(one.path("app.db")).mode & 0o777).toBe(0o644 & ~process.umask());
   const copy = new Sqlite(one.path("app.db"), { readonly: true });
   expect(copy.pragma("integrity_check", { simple: true })).toBe("ok");
   copy.close();
