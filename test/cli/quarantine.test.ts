@@ -1,5 +1,7 @@
+import { once } from "node:events";
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -8,9 +10,11 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { type IncomingMessage, request } from "node:http";
 import path from "node:path";
+import { text } from "node:stream/consumers";
 import Sqlite from "better-sqlite3";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { Report } from "../../src/admin/report.ts";
 import { StateFile } from "../../src/database/state.ts";
 import { Place } from "./sluice.ts";
@@ -69,9 +73,21 @@ async function losePower(): Promise<void> {
   const { databases } = await place.json<Report>("status");
   expect(databases[0]!.quarantined).toMatchObject({ entries: 1 });
   expect(databases[0]!.quarantined.bytes).toBeGreaterThan(0);
+  const measured = await metrics();
+  const labels = `{db="${place.path("app.db")}"}`;
+  expect(measured).toContain(`sluice_quarantine_entries${labels} 1\n`);
+  expect(measured).toMatch(/^sluice_quarantine_bytes\{.*\} [1-9]/m);
+  expect(measured).toContain(`sluice_quarantined_total${labels} 1\n`);
   await second.end("SIGTERM");
   expect(second.output).toContain("went to the quarantine");
   expect(values("app.db")).toEqual([0, 1, 2, 3]);
+}
+
+async function metrics(): Promise<string> {
+  const { socket } = JSON.parse(readFileSync(place.path(".app.db-sluice/owner.json"), "utf8")) as { socket: string };
+  const sent = request({ socketPath: socket, path: "/metrics" }).end();
+  const [response] = (await once(sent, "response")) as [IncomingMessage];
+  return text(response);
 }
 
 async function listed(...args: string[]): Promise<Listed> {
@@ -81,7 +97,16 @@ async function listed(...args: string[]): Promise<Listed> {
 }
 
 describe("pages that a power loss left", () => {
-  beforeEach(losePower);
+  let template: Place;
+  beforeAll(async () => {
+    template = place = new Place();
+    await losePower();
+  });
+  afterAll(() => template[Symbol.asyncDispose]());
+  beforeEach(() => {
+    cpSync(template.dir, place.dir, { recursive: true });
+    configure();
+  });
 
   test("are listed, shown by table and row, and put together over the log's state", async () => {
     const entry = await listed();
@@ -117,9 +142,9 @@ describe("pages that a power loss left", () => {
   test("without the log are laid over the database as it is now, and that is said", async () => {
     rmSync(place.path("sluice.yml"));
     const { id } = await listed("--db", "app.db");
-    const text = await place.sluice("quarantine", "extract", "--db", "app.db", id, "-o", "lost.db");
-    expect(text).toMatchObject({ status: 0, stdout: expect.stringContaining("as it is NOW") });
-    expect(text.stdout).toContain("exactly the state that was left");
+    const result = await place.sluice("quarantine", "extract", "--db", "app.db", id, "-o", "lost.db");
+    expect(result).toMatchObject({ status: 0, stdout: expect.stringContaining("as it is NOW") });
+    expect(result.stdout).toContain("exactly the state that was left");
     expect(values("lost.db")).toEqual([0, 1, 2]);
 
     const db = new Sqlite(place.path("app.db"));
@@ -140,8 +165,8 @@ describe("pages that a power loss left", () => {
     rmSync(place.path("store"), { recursive: true });
     mkdirSync(place.path("store"));
     const { id } = await listed();
-    const text = await place.sluice("quarantine", "extract", id, "-o", "lost.db");
-    expect(text).toMatchObject({ status: 0, stdout: expect.stringMatching(/not used: .*not in the log any more/) });
+    const result = await place.sluice("quarantine", "extract", id, "-o", "lost.db");
+    expect(result).toMatchObject({ status: 0, stdout: expect.stringMatching(/not used: .*not in the log any more/) });
     expect(values("lost.db")).toEqual([0, 1, 2]);
   });
 
@@ -229,4 +254,19 @@ test("batches of a deleted database that were never sent come back", async () =>
     integrity: "ok",
   });
   expect(values("lost.db")).toEqual([0, 1, 2]);
+});
+
+test("a deleted database whose commits are all in the store leaves nothing in the quarantine", async () => {
+  configure();
+  place.create("app.db", 3);
+  const first = await place.start(PROTECTED, "replicate");
+  place.insert("app.db", 3);
+  await place.json("sync", "app.db");
+  // Killed: what is confirmed may still lie in its directory.
+  await first.end("SIGKILL");
+  expect(readdirSync(place.path(".app.db-sluice/ltx/0")).length).toBeGreaterThan(0);
+  for (const name of ["app.db", "app.db-wal", "app.db-shm"]) rmSync(place.path(name), { force: true });
+  for (let life = 0; life < 2; life++) expect((await place.sluice("run", "--", "true")).status).toBe(0);
+  expect(place.rows("app.db")).toBe(4);
+  expect(await place.json("quarantine", "list")).toEqual([]);
 });
