@@ -27,4 +27,9 @@ function answer(task: DecodeTask): DecodeAnswer {
   }
 }
 
-parentPort?.on("message", (task: DecodeTask) => parentPort!.postMessage(answer(task)));
+parentPort?.on("message", (task: DecodeTask) => {
+  const done = answer(task);
+  // Sums of a segment are made for the answer.
+  const given = "result" in done && done.result !== undefined && "sums" in done.result ? [done.result.sums.buffer] : [];
+  parentPort!.postMessage(done, given as ArrayBuffer[]);
+});
