@@ -343,6 +343,13 @@ export class Node extends EventEmitter<Events> {
     await Promise.all(first);
   }
 
+  /** Brings a replica's database to the end of its log. Rejects when the log can't do that, or isn't in reach. */
+  async placeRecords(name: string, signal: AbortSignal): Promise<void> {
+    const database = this.databases.find((one) => one.name === name);
+    if (database === undefined) throw new SluiceError("SLU-1003", `${name} is not a database of this node`);
+    await database.placeRecords(signal);
+  }
+
   /** The primary has a database of this name: a directory that holds it brings it here. */
   appeared(name: string): void {
     for (const { db, protect } of this.#followed) {

@@ -250,6 +250,11 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     return this.#replica;
   }
 
+  /** On a replica: brings it to the end of its log. */
+  async placeRecords(signal: AbortSignal): Promise<void> {
+    if (this.#replica !== undefined) await placeLog(this.#context, this.#replica, signal);
+  }
+
   /** Resolves when this database has no log writer, and so no waiter, any more. */
   async ended(): Promise<void> {
     while (this.#writer !== undefined && !this.#stopped) await sleep(1);

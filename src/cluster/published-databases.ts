@@ -1,6 +1,10 @@
-import type { Position } from "../ltx/position.ts";
+import { SluiceError } from "../errors/error.ts";
+import { epochOf, type Position } from "../ltx/position.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
 import { holdsSince, type PublishedDatabase, type PublishedDatabases } from "./stream/published.ts";
+
+/** How long the log may take to say where an epoch ended. */
+const HISTORY_LIMIT_MS = 5_000;
 
 /** The databases that a node, as primary, publishes: those whose takeover is in the log. */
 export class LeadingDatabases implements PublishedDatabases {
@@ -90,13 +94,20 @@ class Leading implements PublishedDatabase {
     return () => void this.#database.off("log", onLog);
   }
 
-  holds(position: Position): boolean {
-    return this.feed.has(position) || holdsSince(this.#takenOverAt, this.feed.position, position);
+  /** What this epoch's takeover doesn't say about older ones, the log's takeover records do. */
+  async holds(position: Position): Promise<boolean> {
+    const newest = this.feed.position;
+    if (this.feed.has(position) || holdsSince(this.#takenOverAt, newest, position)) return true;
+    const epoch = epochOf(position);
+    if (epoch >= epochOf(newest)) return false;
+    const end = await this.#database.ends.of(epoch, AbortSignal.timeout(HISTORY_LIMIT_MS)).catch(() => undefined);
+    return end !== undefined && position <= end;
   }
 
   get #open() {
     const { database } = this.#database;
-    if (database === undefined) throw new Error(`${this.name} is not the primary's any more`);
+    if (database === undefined)
+      throw new SluiceError("SLU-8205", `${this.name} is not this node's to publish any more`);
     return database;
   }
 }

@@ -59,6 +59,7 @@ export class StreamPeers implements Peers {
       secret,
       ...(tls && { tls }),
       isCandidate,
+      placeRecords: (name, signal) => node.placeRecords(name, signal),
       onProblem,
       onDatabase: ({ name }) => {
         this.#gone.get(name)?.();
