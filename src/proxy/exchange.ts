@@ -170,7 +170,8 @@ export class Exchange {
     let atEnd: readonly DatabasePosition[] | undefined;
     let uncaptured: unknown;
     const onEnd = (): void => {
-      this.#pass?.answered();
+      if (waits) this.#pass?.answered();
+      else this.#pass?.released();
       try {
         if (waits) atEnd = door.view.positions();
       } catch (error) {
@@ -184,8 +185,9 @@ export class Exchange {
     };
     const delivery = new Delivery(message, this.#response, onEnd, onBreak);
     this.#delivery = delivery;
+    // Who says how much comes has done its work; of who goes on sending only the end tells.
     if (length !== undefined) this.#pass?.answered();
-    if (isStream) this.#pass?.released();
+    else if (isStream) this.#pass?.released();
     if (waits) await delivery.gather();
     if (uncaptured !== undefined) throw uncaptured as Error;
     const positions = watches ? (atEnd ?? door.view.positions()) : NONE;
@@ -202,7 +204,7 @@ export class Exchange {
       await confirmRest(door, positions, atEnd, release, this.#gone.signal);
       this.#pass?.released();
     };
-    if (!waits || atEnd !== undefined) this.#pass?.released();
+    if (atEnd !== undefined || (!waits && length !== undefined)) this.#pass?.released();
     delivery.send(headers, length, waits ? rest : undefined);
   }
 

@@ -33,8 +33,9 @@ export interface NodeView {
   readonly name: string;
   /**
    * A number for this node's present time as primary, while it may answer as such: its lease's deadline is looked at
-   * by the clock now. Another time as primary has another number. Undefined on any other node, and while gates are
-   * closed.
+   * by the clock now. Another time as primary has another number. It stays while gates are closed for a handoff, until
+   * the lease is another node's: answers are released then (`FrontDoor.pauseWrites` holds new writes). Undefined on
+   * any other node, and before a takeover is complete.
    */
   reign(): number | undefined;
   /** The primary, when it is another node. */

@@ -159,6 +159,31 @@ test("a handoff waits until answers are released, after the application has answ
   expect((await asked).status).toBe(200);
 });
 
+test.each([
+  ["that goes on sending is under way to its end", {}, true],
+  ["that has said how much comes is not", { "content-length": "6" }, false],
+])("to a handoff, an application %s", async (_, headers, isUnderWay) => {
+  let more = (): void => undefined;
+  const nodes = await start(1, {
+    app: (_, response) => {
+      response.writeHead(200, headers);
+      response.write("one");
+      more = () => void response.end("two");
+    },
+  });
+  const asked = nodes.ask(nodes.a, "POST", "/");
+  await until(() => nodes.a.seen.length > 0);
+  // Its head is through when the first of two writes is.
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const pause = nodes.a.door.pauseWrites();
+  expect(await isPending(pause.idle)).toBe(isUnderWay);
+  expect(await isPending(pause.released)).toBe(isUnderWay);
+  more();
+  await pause.released;
+  pause.resume();
+  expect((await asked).body).toBe("onetwo");
+});
+
 describe("a stream", () => {
   async function stream(
     nodes: Nodes,
