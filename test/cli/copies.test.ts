@@ -113,6 +113,27 @@ describe("export", () => {
     expect(existsSync(place.path("copy2.db"))).toBe(false);
   });
 
+  test("where the process says that it has a replica, SQLite copies it; another refusal is the export's", async () => {
+    const file = place.create("app.db", 3);
+    let code = "SLU-1013";
+    const server = createServer((_request, response) => {
+      response.writeHead(503);
+      response.end(JSON.stringify({ code, error: "it is a replica's here" }));
+    });
+    server.listen(place.path("socket"));
+    await once(server, "listening");
+    try {
+      writeOwner(file, place.path("socket"));
+      expect(await copyOut(file, place.path("copy.db"))).toMatchObject({ by: "sqlite", position: undefined });
+      expect(counts(place.path("copy.db"), "t")).toEqual([3]);
+      code = "SLU-2012";
+      await expect(copyOut(file, place.path("copy2.db"))).rejects.toMatchObject({ code });
+    } finally {
+      server.close();
+    }
+    expect(existsSync(place.path("copy2.db"))).toBe(false);
+  });
+
   test("an export that is cut off, or has another checksum, leaves nothing", async () => {
     const file = place.create("app.db", 3);
     const bytes = readFileSync(file);
