@@ -250,6 +250,43 @@ class Refused(unittest.TestCase):
             (self.dir / ".primary").unlink()
             current.reset(token)
 
+    def test_committed_before_the_transaction_in_which_it_is_refused(self):
+        attempt = Attempt()
+        token = current.set(attempt)
+        self.addCleanup(current.reset, token)
+        self.db.execute("INSERT INTO t(b) VALUES ('committed')")
+        self.db.execute("BEGIN IMMEDIATE")
+        (self.dir / ".primary").write_text("node-b\n")
+        with self.assertRaises(NotReplayable):
+            self.db.execute("DELETE FROM t")
+        self.assertFalse(attempt.must_replay)
+
+    def test_what_was_rolled_back_is_no_obstacle(self):
+        attempt = Attempt()
+        token = current.set(attempt)
+        self.addCleanup(current.reset, token)
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.execute("INSERT INTO t(b) VALUES ('x')")
+        (self.dir / ".primary").write_text("node-b\n")
+        self.refused("DELETE FROM t")
+        with self.assertRaises(NotPrimary):
+            self.db.commit()
+        # Whoever swallows all of it, and tries again.
+        self.refused("DELETE FROM t")
+        self.assertTrue(attempt.must_replay)
+
+    def test_optimize_is_the_primarys_work(self):
+        self.db.execute("CREATE INDEX i ON t(b)")
+        self.db.execute("ANALYZE")
+        self.db.executemany("INSERT INTO t(b) VALUES (?)", [(f"{i}",) for i in range(2000)])
+        self.db.close()
+        self.db = connect(self.file, isolation_level=None, timeout=40)
+        self.demote()
+        self.db.execute("SELECT a FROM t WHERE b = 'one'").fetchall()
+        with at_once():
+            self.db.execute("PRAGMA optimize").fetchall()
+            self.db.execute("pragma main.optimize(0xfffe)").fetchall()
+
     def test_temporary_rows_on_a_replica_do_not_count_as_committed(self):
         self.demote()
         attempt = Attempt()

@@ -78,16 +78,20 @@ class OnAReplica(Requests):
             self.assert_local(self.client.post("/read"), "0")
 
     def test_swallowed_in_a_transaction_runs_nothing_after_the_commit(self):
-        with replica():
-            self.assert_replayed(self.get("/swallowed_in_atomic"))
-        self.assertEqual(views.effects, [])
-        # The same connection, now on the primary: its next commit brings nothing of the other with it.
-        with transaction.atomic():
-            Visit.objects.create(name="next")
-        self.assertEqual(views.effects, [])
-        Visit.objects.all().delete()
-        self.assert_local(self.get("/swallowed_in_atomic"), "committed")
-        self.assertEqual(views.effects, ["on_commit"])
+        for path in ("/swallowed_in_atomic", "/swallowed_in_sql"):
+            with self.subTest(path):
+                with replica():
+                    self.assert_replayed(self.get(path))
+                self.assertEqual(views.effects, [])
+                # The same connection, now on the primary: its next commit brings nothing of the other with it.
+                with transaction.atomic():
+                    Visit.objects.create(name="next")
+                self.assertEqual(views.effects, [])
+                Visit.objects.all().delete()
+                self.assert_local(self.get(path), "committed")
+                self.assertEqual(views.effects, ["on_commit"])
+                Visit.objects.all().delete()
+                views.effects.clear()
 
     def test_swallowed_around_a_savepoint(self):
         with replica():

@@ -97,10 +97,7 @@ class SluiceMiddleware:
 
     def process_exception(self, _request: HttpRequest, error: Exception) -> Optional[HttpResponseBase]:
         """Before Django makes an error of it, tells its signal's receivers and logs it."""
-        attempt = current.get()
-        if isinstance(error, NotPrimary) and (attempt is None or attempt.broken is None):
-            return self._replay(error)
-        return None
+        return self._replay(error) if isinstance(error, NotPrimary) else None
 
     def _early(self, request: HttpRequest) -> Optional[HttpResponseBase]:
         if self.local_methods and request.method not in self.local_methods:

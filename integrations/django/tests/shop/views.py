@@ -57,6 +57,15 @@ def swallowed_in_atomic(request):
     return HttpResponse("committed")
 
 
+def swallowed_in_sql(request):
+    """Nothing of Django's notices that the transaction is doomed."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        transaction.on_commit(lambda: effects.append("on_commit"))
+        with contextlib.suppress(Exception):
+            cursor.execute("INSERT INTO shop_visit(name) VALUES ('swallowed')")
+    return HttpResponse("committed")
+
+
 def savepoints(request):
     with transaction.atomic():
         before = Visit.objects.count()
