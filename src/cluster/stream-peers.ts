@@ -68,7 +68,7 @@ export class StreamPeers implements Peers {
       onGone: (name) => this.#wentAway(name),
       onDisconnected: () => {
         // Nobody says any more what there is: nothing is taken for deleted.
-        for (const cancel of [...this.#gone.values()]) cancel();
+        for (const cancel of this.#gone.values()) cancel();
       },
       onCalled: () => node.lookAtLease(),
       onPrimary: () => node.lookAtLease(),
