@@ -10,11 +10,19 @@ const run = promisify(execFile);
 const root = path.resolve(import.meta.dirname, "../..");
 const LIMIT_MS = 60_000;
 
-/** The Django example as it is (`mysite`), or with code that was written for LiteFS (`oldsite`). */
-export type Kind = "mysite" | "oldsite";
+/**
+ * The Django example as it is (`mysite`), with code that was written for LiteFS (`oldsite`), or as it is for Fly.io's
+ * proxy alone (`flysite`).
+ */
+export type Kind = "mysite" | "oldsite" | "flysite";
 
 export function siteEnvironment(kind: Kind, database: string): NodeJS.ProcessEnv {
-  const folders = ["examples/django", "integrations/django/src", "test/integrations/fixtures/litefs"];
+  const folders = [
+    "examples/django",
+    "integrations/django/src",
+    "test/integrations/fixtures/litefs",
+    "test/integrations/fixtures/fly",
+  ];
   return {
     PATH: process.env["PATH"],
     DJANGO_SETTINGS_MODULE: `${kind}.settings`,
