@@ -270,14 +270,9 @@ export class Exchange {
     return new RequestBody(this.#request, kept, config.bodyBytesMax, { tooLarge });
   }
 
-  /** A client that was never told to send its body may, or may not; and who is leaving says so. */
+  /** Who is leaving says so. (Node.js does, too, to a client that was never told to send its body.) */
   #endConnection(headers: string[]): void {
-    if (this.#endsConnection) headers.push("Connection", "close");
-  }
-
-  get #endsConnection(): boolean {
-    const expects = this.#incoming?.head.expects ?? this.#request.headers.expect !== undefined;
-    return this.#door.isDraining || (expects && !this.#continued);
+    if (this.#door.isDraining) headers.push("Connection", "close");
   }
 
   /** Who refuses a request does not read the rest of its body, and closes; what is sent then loses the answer. */
@@ -296,7 +291,7 @@ export class Exchange {
     if (this.#response.writableEnded) return;
     if (this.#response.headersSent) return void this.#response.destroy();
     this.#answeredBy = "own";
-    refuse(this.#response, refusal, this.#endsConnection);
+    refuse(this.#response, refusal, this.#door.isDraining);
   }
 
   #internal(error: unknown): Refusal {

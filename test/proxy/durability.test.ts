@@ -184,6 +184,29 @@ test.each([
   expect((await asked).body).toBe("onetwo");
 });
 
+test("to a handoff, an answer with a length that waits is only to be released", async () => {
+  let more = (): void => undefined;
+  const nodes = await start(1, {
+    proxy: "durability: store",
+    app: (_, response) => {
+      response.writeHead(200, { "content-length": "6" });
+      response.write("one");
+      more = () => void response.end("two");
+    },
+  });
+  nodes.cluster.commit(nodes.a.view, "app.db");
+  nodes.cluster.settle();
+  const asked = nodes.ask(nodes.a, "POST", "/");
+  await until(() => nodes.a.seen.length > 0);
+  const pause = nodes.a.door.pauseWrites();
+  await pause.idle;
+  more();
+  expect(await isPending(pause.released)).toBe(true);
+  nodes.cluster.settle("store");
+  await pause.released;
+  expect((await asked).body).toBe("onetwo");
+});
+
 describe("a stream", () => {
   async function stream(
     nodes: Nodes,

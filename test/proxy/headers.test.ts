@@ -186,6 +186,19 @@ Sluice-Hop-Client: 6.6.6.6\r\nSluice-Role: evil\r\nSluice_Role: evil`.replaceAll
     expect(back).toMatch(/"url":"\/x\?y".*"host":"other:1"/);
   });
 
+  test("all of very many headers", async () => {
+    let count = 0;
+    nodes = await start(1, {
+      app: (request, response) => {
+        count = request.rawHeaders.filter((each) => each === "n").length;
+        response.end();
+      },
+    });
+    nodes.a.app.maxHeadersCount = 0;
+    await nodes.raw(nodes.a, `GET / HTTP/1.1\r\nHost: a\r\n${"n:1\r\n".repeat(2500)}\r\n`);
+    expect(count).toBe(2500);
+  });
+
   test("repeated headers, and bytes beyond ASCII, as they were", async () => {
     let raw: string[] = [];
     nodes = await start(1, {

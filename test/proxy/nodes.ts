@@ -111,6 +111,12 @@ export class Nodes implements AsyncDisposable {
     return this.all[2]!;
   }
 
+  /** How many requests a front door has counted. */
+  async requests(node: TestNode): Promise<number> {
+    const { values } = await node.metrics.proxy.requests.get();
+    return values.reduce((sum, { value }) => sum + value, 0);
+  }
+
   /** One request to a node's front door, and all of its answer. */
   ask(node: TestNode, method: string, target: string, options: AskOptions = {}): Promise<Reply> {
     return ask(node.port, method, target, { agent: this.#agent, ...options });

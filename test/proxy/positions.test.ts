@@ -70,6 +70,11 @@ describe("a client that wrote", () => {
     expect((await nodes.ask(nodes.a, "POST", "/")).headers["sluice-position"]).toBe(at(2, 1));
   });
 
+  test("gets none where nothing was ever committed", async () => {
+    const nodes = await start(1, { app: (_, response) => response.end() });
+    expect((await nodes.ask(nodes.a, "POST", "/")).headers).not.toHaveProperty("sluice-position");
+  });
+
   test("gets nothing with `read-your-writes: false`, nor waits", async () => {
     const nodes = await start(2, { proxy: "read-your-writes: false" });
     nodes.b.view.isBehind = true;

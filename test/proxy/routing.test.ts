@@ -58,6 +58,8 @@ describe("a replica's front door", () => {
     expect(reply.status).toBe(503);
     expect(reply.json.code).toBe("SLU-7002");
     expect([...nodes.a.seen, ...nodes.b.seen, ...nodes.c.seen]).toEqual([]);
+    // The client's is all that b was asked.
+    await expect.poll(() => nodes!.requests(nodes!.b)).toBe(1);
   });
 
   test("is not believed with another secret", async () => {

@@ -2,6 +2,9 @@ import { afterEach, describe, expect, test } from "vitest";
 import { explainProxy } from "../../src/config/explain-proxy.ts";
 import { createLog } from "../../src/observe/log.ts";
 import { Metrics } from "../../src/observe/metrics.ts";
+import type { IncomingMessage } from "node:http";
+import type { Door } from "../../src/proxy/door.ts";
+import { ownAnswer } from "../../src/proxy/own.ts";
 import { FrontDoor } from "../../src/proxy/server.ts";
 import { echo, Nodes, proxyConfig, until } from "./nodes.ts";
 
@@ -62,6 +65,23 @@ describe("a stop", () => {
     answer();
     const reply = await asked;
     expect([reply.status, reply.headers.connection]).toEqual([200, "close"]);
+    await stopped;
+  });
+
+  test("is said to who asks for health meanwhile", async () => {
+    let answer = (): void => undefined;
+    const nodes = await start(1, { app: (_, response) => (answer = () => void response.end("done")) });
+    const head = "HTTP/1.1\r\nHost: a\r\n\r\n";
+    const back = nodes.raw(nodes.a, `GET / ${head}GET /.sluice/health ${head}`);
+    await until(() => nodes.a.seen.length === 1);
+    const stopped = nodes.a.door.stop(10_000);
+    const health = ownAnswer(
+      { ...nodes.a, isDraining: true } as unknown as Door,
+      { url: "/.sluice/health", method: "GET" } as IncomingMessage,
+    );
+    expect(health).toMatchObject({ status: 503, body: expect.stringMatching("stopping") as string });
+    answer();
+    expect(await back).toMatch(/^HTTP\/1\.1 200 /);
     await stopped;
   });
 

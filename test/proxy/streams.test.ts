@@ -4,6 +4,7 @@ import { type ClientRequest, type IncomingMessage, request as send } from "node:
 import { connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { afterEach, describe, expect, test } from "vitest";
+import { freeing } from "../../src/proxy/free.ts";
 import { type App, echo, Nodes, type TestNode, until } from "./nodes.ts";
 
 let started: Nodes | undefined;
@@ -151,6 +152,28 @@ describe("a body through a replica", () => {
     }
   });
 
+  test("of which the application has refused the rest isn't sent on, and is read from the client", async () => {
+    let got = 0;
+    const nodes = await start(2, {
+      app: (request, response) => {
+        request.on("data", (chunk: Buffer) => (got += chunk.length));
+        response.writeHead(422).end("no");
+      },
+    });
+    for (const node of [nodes.a, nodes.b]) {
+      got = 0;
+      const request = open(node, "POST", "/", { "content-length": 5_000_000 });
+      request.flushHeaders();
+      request.write("x");
+      const { response, ended } = await answerOf(request);
+      expect([response.statusCode, await ended]).toEqual([422, "no"]);
+      request.end(Buffer.alloc(4_999_999));
+      await once(request, "finish");
+      expect((await nodes.ask(nodes.a, "GET", "/")).status).toBe(422);
+      expect(got).toBeLessThan(1_000_000);
+    }
+  });
+
   test("of a client that leaves ends at the application, too", async () => {
     let aborted = 0;
     const nodes = await start(2, { app: (request) => void request.on("close", () => aborted++).resume() });
@@ -161,6 +184,16 @@ describe("a body through a replica", () => {
     request.destroy();
     await expect.poll(() => aborted).toBe(1);
   });
+});
+
+test("a large chunk's memory is given back when it is written, and not before", () => {
+  const chunk = Buffer.alloc(100_000);
+  freeing(chunk)!(new Error("the system may still hold it"));
+  expect(chunk.length).toBe(100_000);
+  freeing(chunk)!();
+  expect(chunk.length).toBe(0);
+  expect(freeing(Buffer.alloc(100))).toBeUndefined();
+  expect(freeing(Buffer.alloc(100_000).subarray(1))).toBeUndefined();
 });
 
 describe("Expect: 100-continue", () => {
@@ -292,6 +325,16 @@ describe("connections", () => {
     expect((await nodes.raw(nodes.a, part.repeat(5))).match(/^HTTP\/1\.1 200/gm)).toHaveLength(5);
   });
 
+  test("are not read any further while requests wait", async () => {
+    const nodes = await start(1, { app: () => undefined });
+    const socket = connect(nodes.a.port, "127.0.0.1");
+    sockets.push(socket);
+    socket.write(`GET / HTTP/1.1\r\nHost: a${END}`.repeat(1_000_000));
+    await until(() => nodes.a.seen.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect(socket.writableLength).toBeGreaterThan(0);
+  });
+
   test("that end with requests waiting leave none behind", async () => {
     const nodes = await start(1, { app: (request, response) => void setTimeout(() => response.end(request.url), 50) });
     const socket = connect(nodes.a.port, "127.0.0.1");
@@ -300,6 +343,7 @@ describe("connections", () => {
     socket.destroy();
     await nodes.a.door.stop(60_000);
     expect(nodes.a.seen).toHaveLength(1);
+    await expect.poll(() => nodes.requests(nodes.a)).toBe(10);
   });
 
   test("of HTTP/1.0 get an answer that they understand", async () => {
@@ -397,6 +441,22 @@ describe("WebSockets", () => {
     expect(back).toMatch(/^HTTP\/1\.1 200 [^]*firstHTTP\/1\.1 101 [^]*HELLO$/);
   });
 
+  test("end with a stop when the requests under way have ended", async () => {
+    let answer = (): void => undefined;
+    const nodes = await start(1, { app: (_, response) => (answer = () => void response.end("done")) });
+    shout(nodes);
+    const { socket } = await upgrade(nodes.a, "/");
+    const asked = nodes.ask(nodes.a, "GET", "/");
+    await until(() => nodes.a.seen.length === 1);
+    const stopped = nodes.a.door.stop(60_000);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(socket.closed).toBe(false);
+    answer();
+    expect((await asked).body).toBe("done");
+    await stopped;
+    await until(() => socket.closed);
+  });
+
   test("carry a lot, both ways at once", async () => {
     const nodes = await start(2, { proxy: 'routes: [{ path: "/*", mode: write }]' });
     shout(nodes);
@@ -434,9 +494,11 @@ describe("WebSockets", () => {
       socket.end(`HTTP/1.1 409 Conflict\r\nSluice-Replay: primary\r\nContent-Length: 0\r\nConnection: close${END}`);
     });
     nodes.a.app.on("upgrade", (_request, socket: Duplex) => {
-      socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Node: a${END}`);
+      socket.write(
+        `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Node: a${END}early`,
+      );
     });
-    expect((await upgrade(nodes.b, "/")).text()).toMatch(/101 [^]*X-Node: a/);
+    expect((await upgrade(nodes.b, "/")).text()).toMatch(/101 [^]*X-Node: a[^]*early$/);
   });
 
   test("get 502 without an application, 503 without a primary, and are ended by a stop", async () => {
