@@ -103,29 +103,80 @@ dbs:
 });
 
 describe("litefs.yml", () => {
-  test("for one node", () => {
-    const { config, comments } = converted(`
+  test("of a cluster", () => {
+    const { config, comments } = converted(
+      `
 fuse: { dir: /litefs }
 data: { dir: /var/lib/litefs }
 exit-on-error: false
-proxy: { addr: ":8080", target: "localhost:8081", db: db }
+http: { addr: ":20203" }
+proxy:
+  addr: ":8080"
+  target: "localhost:8081"
+  db: db
+  passthrough: ["/static/*", "*.png"]
+  always-forward: ["/login"]
+  max-lag: 5s
+  idle-timeout: 30s
 lease:
   type: consul
+  advertise-url: "http://\${HOSTNAME}:20203"
   candidate: \${FLY_REGION == PRIMARY_REGION}
-  consul: { url: "https://:hunter2@consul:8500/x", key: litefs/primary }
+  promote: true
+  consul: { url: "https://:hunter2@consul:8500/x", key: litefs/primary, ttl: 15s }
+backup: { type: file, path: /backup }
 exec:
   - { cmd: migrate, if-candidate: true }
   - cmd: serve
 log: { format: json, debug: true }
-`);
+`,
+      { SLUICE_SECRET: "a secret of all nodes" },
+    );
     expect(config).toEqual({
       dbs: [{ dir: "/litefs", pattern: "*", store: "file:///litefs-store" }],
+      node: { listen: ":20203", advertise: "http://${HOSTNAME}:20203" },
+      cluster: { secret: "${SLUICE_SECRET}" },
+      lease: {
+        type: "consul",
+        ttl: "15s",
+        candidate: "${FLY_REGION == PRIMARY_REGION}",
+        promote: true,
+        consul: { url: "https://:hunter2@consul:8500/x", key: "litefs/primary" },
+      },
+      proxy: {
+        listen: ":8080",
+        app: "http://localhost:8081",
+        "max-lag": "5s",
+        routes: [
+          { path: "/static/*", mode: "pass" },
+          { path: "/*.png", mode: "pass" },
+          { path: "/login", mode: "write" },
+        ],
+      },
       exec: [{ cmd: "migrate", on: "primary", wait: true }, { cmd: "serve" }],
       logging: { type: "json", level: "debug" },
     });
-    expect(comments).toHaveLength(4);
-    expect(comments.join("\n")).toMatch(/proxy: .*"addr":":8080"[^]*lease: .*\$\{FLY_REGION == PRIMARY_REGION\}/);
-    expect(comments.join("\n")).not.toMatch(/hunter2|exit-on-error/);
+    expect(comments.join("\n")).toMatch(/SLUICE_SECRET[^]*no counterpart: proxy.idle-timeout: "30s"/);
+    expect(comments.join("\n")).toMatch(/no counterpart: backup/);
+    expect(comments.join("\n")).not.toMatch(/hunter2|exit-on-error|max-lag/);
+  });
+
+  test("with a fixed primary", () => {
+    const { config, comments } = converted(
+      `
+fuse: { dir: /litefs }
+lease: { type: static, hostname: a, advertise-url: "http://a:20202", candidate: true }
+proxy: { addr: ":8080" }
+`,
+      { SLUICE_SECRET: "a secret of all nodes" },
+    );
+    expect(config).toEqual({
+      dbs: [{ dir: "/litefs", pattern: "*", store: "file:///litefs-store" }],
+      node: { name: "a", listen: ":20202" },
+      cluster: { secret: "${SLUICE_SECRET}" },
+      lease: { type: "static", primary: "http://a:20202" },
+    });
+    expect(comments.join("\n")).toContain("node.advertise: where the others reach each node");
   });
 
   test("with a plain command", () => {
