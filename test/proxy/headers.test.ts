@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { TrustedProxies } from "../../src/proxy/trusted.ts";
+import { plainAddress, TrustedProxies } from "../../src/proxy/trusted.ts";
 import { type App, Nodes, until } from "./nodes.ts";
 
 let nodes: Nodes;
@@ -263,6 +263,15 @@ test("more connections than the limit are closed", async () => {
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect(await nodes.raw(nodes.a, `GET / HTTP/1.1\r\nHost: a${END}`)).toBe("");
   void open;
+});
+
+test("IPv4 addresses are the same on a socket for both protocols", () => {
+  expect(["::ffff:1.2.3.4", "1.2.3.4", "::1", undefined].map(plainAddress)).toEqual([
+    "1.2.3.4",
+    "1.2.3.4",
+    "::1",
+    "unknown",
+  ]);
 });
 
 test("networks of trusted proxies", () => {

@@ -165,7 +165,7 @@ describe("during a handoff", () => {
   });
 
   test("that is broken off, the held writes go to the same application", async () => {
-    nodes = await Nodes.start(1);
+    nodes = await Nodes.start(1, { proxy: "primary-timeout: 10m" });
     const pause = nodes.a.door.pauseWrites();
     await pause.idle;
     const held = nodes.ask(nodes.a, "POST", "/1");
