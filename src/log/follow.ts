@@ -345,7 +345,8 @@ class ChecksumChange {
 
   change(page: number, before: Uint8Array | undefined, after: Uint8Array | undefined): void {
     if (page === 1) {
-      const old = before!.slice();
+      // A copy: `slice` of a Buffer would be the page itself, which goes to the journal next.
+      const old = Uint8Array.from(before!);
       unstampHeader(old, this.#oldStamp);
       this.#add(page, old);
       this.stamp = headerStamp(after!);

@@ -214,6 +214,37 @@ async function ended(process: ChildProcess): Promise<number | null> {
   return process.exitCode;
 }
 
+test("an update's journal holds the pages as they are in the file, with the follower's own page 1", async () => {
+  log.commit(200);
+  const following = new Following();
+  await following.until(1);
+  const before = readFileSync(copy);
+  // Keeps the update from its end: the journal is complete then, and the file untouched.
+  const reader = new Database(copy);
+  reader.exec("BEGIN");
+  reader.prepare("SELECT count(*) FROM kv").get();
+  log.commit(300);
+  const journal = (): Buffer => (existsSync(`${copy}-journal`) ? readFileSync(`${copy}-journal`) : Buffer.alloc(512));
+  const pageSize = before.readUInt16BE(16);
+  const records = (): [page: number, content: Buffer][] => {
+    const bytes = journal();
+    return Array.from({ length: bytes.length === 0 ? 0 : bytes.readUInt32BE(8) }, (_, i) => {
+      const at = 512 + i * (pageSize + 8);
+      return [bytes.readUInt32BE(at), bytes.subarray(at + 4, at + 4 + pageSize)];
+    });
+  };
+  await expect.poll(() => records().length, { timeout: 20_000, interval: 5 }).toBeGreaterThan(1);
+  const found = records();
+  reader.exec("COMMIT");
+  reader.close();
+  for (const [page, content] of found)
+    expect(content.equals(before.subarray((page - 1) * pageSize, page * pageSize)), `page ${page}`).toBe(true);
+  expect(found.map(([page]) => page)).toContain(1);
+  await following.until(2);
+  await following.stop();
+  expectState(2);
+});
+
 test("readers see whole states only while followers are killed at random, and it ends at the newest", async () => {
   log.commit(200);
   const first = new Following();
