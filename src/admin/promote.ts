@@ -16,6 +16,8 @@ const LOOK_MS = 20;
 export interface PromoteOptions {
   readonly secret: string | undefined;
   readonly tls?: TlsFiles | undefined;
+  /** This node takes over although the nodes that must agree are gone. */
+  readonly force?: boolean;
 }
 
 export interface Promoted {
@@ -36,7 +38,8 @@ export async function promote(node: Node, to: string | undefined, options: Promo
   const isSelf = wanted === status.node || wanted === status.nodeId;
   const signal = AbortSignal.timeout(LIMIT_MS);
   if (node.reign !== undefined && isSelf) return { primary: status.node, tookMs: 0 };
-  if (node.role === "primary") await node.handOver(wanted);
+  if (options.force === true) node.force();
+  else if (node.role === "primary") await node.handOver(wanted);
   else await askPrimary(node, isSelf ? (status.nodeId ?? wanted) : wanted, options, signal);
   const is = (): boolean =>
     isSelf

@@ -163,8 +163,8 @@ export class AdminServer {
       case "POST /v1/sync":
         return this.#sync(request, response);
       case "POST /v1/promote": {
-        const { node: to } = parsePromote(await readJson(request));
-        return answer(response, 200, await promote(node, to, this.#options));
+        const { node: to, force } = parsePromote(await readJson(request));
+        return answer(response, 200, await promote(node, to, { ...this.#options, force }));
       }
       default:
         return answer(response, 404, { error: `there is no ${what}` });
@@ -212,25 +212,27 @@ export class AdminServer {
 }
 
 /** The body of `POST /v1/promote`. Throws SLU-1000. */
-function parsePromote(body: unknown): { readonly node: string | undefined } {
-  const { node } = (body ?? {}) as Record<string, unknown>;
-  if (node === undefined || typeof node === "string") return { node };
-  throw new SluiceError("SLU-1000", "the body is no promotion", { hint: 'Expected {} or {"node": "NAME"}.' });
+function parsePromote(body: unknown): { readonly node: string | undefined; readonly force: boolean } {
+  const { node, force = false } = (body ?? {}) as Record<string, unknown>;
+  if ((node === undefined || typeof node === "string") && typeof force === "boolean") return { node, force };
+  throw new SluiceError("SLU-1000", "the body is no promotion", {
+    hint: 'Expected {}, {"node": "NAME"} or {"force": true}.',
+  });
 }
 
 /** The body of `POST /v1/sync`. Throws SLU-1000. */
 function parseSync(body: unknown): {
   readonly db: string;
-  readonly wait: "local" | "store";
+  readonly wait: "local" | "replica" | "store";
   readonly timeoutMs: number;
 } {
   const { db, wait = "store", timeout, timeoutMs = SYNC_LIMIT_MS } = (body ?? {}) as Record<string, unknown>;
   const limitMs = timeout === undefined ? timeoutMs : typeof timeout === "string" ? parseDuration(timeout) : undefined;
   const valid = typeof limitMs === "number" && limitMs >= 0 && limitMs <= SYNC_LONGEST_MS;
-  if (typeof db === "string" && (wait === "local" || wait === "store") && valid)
+  if (typeof db === "string" && (wait === "local" || wait === "replica" || wait === "store") && valid)
     return { db, wait, timeoutMs: limitMs };
   throw new SluiceError("SLU-1000", "the body is no sync", {
-    hint: 'Expected {"db": "/path", "wait": "local" | "store", "timeout": "30s"}, at most 24h.',
+    hint: 'Expected {"db": "/path", "wait": "local" | "replica" | "store", "timeout": "30s"}, at most 24h.',
   });
 }
 

@@ -74,11 +74,10 @@ export class ServedNode implements NodeView {
     return database.role === "primary" ? "unknown" : undefined;
   }
 
-  /** No record names a member yet, so that only the log makes a commit durable at `replica`, too (protocol section 9). */
-  async waitDurable(db: string, position: Position, _level: "replica" | "store", signal: AbortSignal): Promise<void> {
+  async waitDurable(db: string, position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {
     const database = this.#find(db);
     if (database === undefined) throw new SluiceError("SLU-1003", `${db} is not a database of this node`);
-    await database.waitStored(position, signal);
+    await database.waitDurable(position, level, signal);
   }
 
   lagMs(): number | undefined {

@@ -121,6 +121,7 @@ async function clusterOf(
     handoffTimeoutMs,
     hold: (key, descriptors) => holder()?.hold(key, descriptors) ?? Promise.resolve(),
     release: (key) => holder()?.release(key),
+    memberLagMs: lease.replicaTimeoutMs,
     peers: (node) =>
       (peers = new StreamPeers({
         node,

@@ -62,7 +62,7 @@ export class Cluster implements RoleNode {
   }
 
   async drain(signal: AbortSignal): Promise<void> {
-    await Promise.all(this.#all().map(async ({ writer }) => writer?.sync(signal)));
+    await Promise.all(this.#all().map((database) => database.drain(signal)));
   }
 
   chooseSuccessor(name: string | undefined): string | undefined {

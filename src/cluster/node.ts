@@ -53,6 +53,8 @@ export interface NodeCluster {
   /** Lets the locks of these descriptors live until the application is dead. */
   readonly hold: ClusterOptions["hold"];
   readonly release: ClusterOptions["release"];
+  /** A replica that is further behind is no member for durability at `replica`. */
+  readonly memberLagMs: number;
   readonly peers: (node: Node) => Peers;
 }
 
@@ -99,6 +101,8 @@ const OPEN_AT_ONCE = 8;
 const CLOSE_LAG_MS = 5_000;
 /** How long, in times of the lease's ttl, a start waits for somebody to be primary. */
 const SETTLE_TTLS = 2;
+/** What goes wrong with the lease is told once in a while, not at each of its requests. */
+const TROUBLE_EVERY_MS = 10_000;
 const SETTLE_POLL_MS = 20;
 
 /**
@@ -126,6 +130,7 @@ export class Node extends EventEmitter<Events> {
   readonly #roles: Roles | undefined;
   /** Set by the front door: see `RoleNode.holdWrites`. */
   holdWrites: RoleNode["holdWrites"] = () => ({ idle: Promise.resolve(), resume: () => undefined });
+  #isForced = false;
   #stopping = false;
 
   constructor(options: NodeOptions) {
@@ -262,6 +267,15 @@ export class Node extends EventEmitter<Events> {
     if (this.#roles?.state === "leading") await this.#roles.handOver().catch(() => undefined);
   }
 
+  /**
+   * Takes over although the members that must agree are gone (`promote --force`): what was acknowledged at `replica`, and
+   * no one here has, is lost.
+   */
+  force(): void {
+    this.#isForced = true;
+    this.#keeper?.look();
+  }
+
   /** The lease says that this node is to take it: it is looked at now. */
   lookAtLease(): void {
     this.#keeper?.look();
@@ -285,7 +299,7 @@ export class Node extends EventEmitter<Events> {
   }
 
   /** Waits until what is committed to `db` now is durable; see `ProtectedDatabase.sync`. Throws SLU-1003. */
-  async sync(db: string, wait: "local" | "store", signal: AbortSignal): Promise<Position> {
+  async sync(db: string, wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
     const database = this.#databases.get(path.resolve(db));
     if (database === undefined) throw new SluiceError("SLU-1003", `${db} is not a database of this process`);
     return database.sync(wait, signal);
@@ -447,13 +461,23 @@ export class Node extends EventEmitter<Events> {
   #clusterOptions(storeOnly: boolean): ClusterOptions | undefined {
     const { cluster } = this.#options;
     if (cluster === undefined || this.#peers === undefined) return undefined;
-    const { hold, release } = cluster;
+    const { hold, release, memberLagMs } = cluster;
+    const isForced = (): boolean => this.#isForced;
     const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
-    return { role: leads ? "primary" : "replica", upstream: this.#peers, storeOnly, hold, release };
+    return {
+      role: leads ? "primary" : "replica",
+      upstream: this.#peers,
+      storeOnly,
+      hold,
+      release,
+      memberLagMs,
+      isForced,
+    };
   }
 
   #makeKeeper({ nodeId, advertise, proxy, register, ttlMs }: NodeCluster): LeaseKeeper {
     const { config, log } = this.#options;
+    let toldMs = Number.NEGATIVE_INFINITY;
     return new LeaseKeeper({
       register,
       node: { id: nodeId, name: config.node.name, advertise, ...(proxy !== undefined && { proxy }) },
@@ -462,7 +486,12 @@ export class Node extends EventEmitter<Events> {
       events: {
         lost: (reason) => this.#roles?.deposed(new SluiceError("SLU-8103", `the lease ended: ${reason}`)),
         changed: () => this.#roleChanged(),
-        trouble: (error) => log.warn({ err: error }, "the lease can't be read or written"),
+        trouble: (error) => {
+          const nowMs = performance.now();
+          if (nowMs - toldMs < TROUBLE_EVERY_MS) return;
+          toldMs = nowMs;
+          log.warn({ err: error }, "the lease can't be read or written");
+        },
       },
     });
   }

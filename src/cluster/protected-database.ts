@@ -1,6 +1,7 @@
 import { EventEmitter, once } from "node:events";
 import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { bootId } from "../database/boot.ts";
 import type { Feed } from "../database/commit-feed.ts";
 import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
 import type { DatabaseEvent } from "../database/events.ts";
@@ -12,7 +13,7 @@ import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { logContext, type LogContext, type LogEvent, untilAnswered } from "../log/context.ts";
 import { listLog } from "../log/listing.ts";
 import type { LogWriter } from "../log/log-writer.ts";
-import { placeLog } from "../log/place.ts";
+import { lastRecord, placeLog } from "../log/place.ts";
 import type { Restored } from "../log/restore.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
@@ -21,6 +22,7 @@ import type { ObjectStore } from "../store/store.ts";
 import { EpochEnds } from "./epoch-ends.ts";
 import { follow } from "./following.ts";
 import { openWriter } from "./leading.ts";
+import { waitReplica } from "./members.ts";
 import { isThere, quarantineFile, restoreMissing } from "./restore-missing.ts";
 import type { DatabaseState, DatabaseStatus, NodeRole } from "./status.ts";
 import type { Upstream } from "./upstream.ts";
@@ -53,6 +55,10 @@ export interface ClusterOptions {
   readonly storeOnly: boolean;
   /** Lets the locks of these descriptors live until the application is dead; called for each opening. */
   readonly hold: (key: string, descriptors: readonly number[]) => Promise<void>;
+  /** A replica that is further behind is no member for durability at `replica`. */
+  readonly memberLagMs: number;
+  /** The user has said that members are gone for good: who isn't one may take over, too. */
+  readonly isForced: () => boolean;
   /** These files were closed here: nobody needs to hold them any more. */
   readonly release: (key: string) => void;
 }
@@ -180,7 +186,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   }
 
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
-  async sync(wait: "local" | "store", signal: AbortSignal): Promise<Position> {
+  async sync(wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
     while (this.#writer === undefined || this.#database === undefined) {
       signal.throwIfAborted();
       if (this.#state === "failed" && this.#error !== undefined) throw this.#error;
@@ -188,8 +194,46 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     }
     const position = this.#database.captureNow();
     if (wait === "local") await this.#database.freeze();
-    else await this.#writer.waitFor(position, signal);
+    else await this.waitDurable(position, wait, signal);
     return position;
+  }
+
+  /**
+   * Resolves when `position`, which this node has, is durable at `level` (protocol section 9). Rejects with SLU-4109 when
+   * that can't be told any more (this node stopped being the primary), with the reason of `signal`.
+   */
+  async waitDurable(position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {
+    const [cluster, database, writer] = [this.#options.cluster, this.#database, this.#writer];
+    if (level === "store" || cluster === undefined || database === undefined || writer === undefined) {
+      return this.waitStored(position, signal);
+    }
+    const { upstream, memberLagMs } = cluster;
+    await waitReplica(
+      {
+        database,
+        writer,
+        source: upstream,
+        name: this.name,
+        lagMaxMs: memberLagMs,
+        isOver: () => this.#writer !== writer,
+        onOver: (listener) => {
+          this.on("state", listener);
+          return () => void this.off("state", listener);
+        },
+      },
+      position,
+      signal,
+    );
+  }
+
+  /** Everything committed is in the log, and the last record names no member: any candidate may go on from it. */
+  async drain(signal: AbortSignal): Promise<void> {
+    const [database, writer] = [this.#database, this.#writer];
+    if (database === undefined || writer === undefined) return;
+    database.nameMembers([]);
+    await database.freeze();
+    await writer.sync(signal);
+    while (database.frozen.length > 0) await sleep(1, undefined, { signal });
   }
 
   /**
@@ -308,6 +352,12 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       } catch (error) {
         if (this.#stopped) break;
         const known = error instanceof Error ? error : new Error(String(error));
+        if (isSluiceError(known, "SLU-8109")) {
+          this.#reached.reject(known);
+          this.#keepEngine();
+          await ended(turn);
+          continue;
+        }
         if (turn.aborted && !isLost(known) && this.#database?.isGateClosed !== false) {
           await this.#keepDatabase();
           this.#keepEngine();
@@ -340,6 +390,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   /** Drains and closes; a sentence says what isn't in the store. */
   async #finish(): Promise<string | undefined> {
     const database = this.#database;
+    if (this.#drain !== undefined) await this.drain(this.#drain).catch(() => undefined);
     const drained = (await this.#writer?.stop(this.#drain)) ?? database === undefined;
     await this.#close({ merge: true });
     if (drained || database === undefined) return undefined;
@@ -389,6 +440,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       if (cluster !== undefined && this.#hasHistory) {
         const replica = await this.#openReplica(cluster);
         await placeLog(this.#context, replica, turn);
+        await this.#assertEligible(cluster, replica, turn);
         this.#keepEngine();
       }
       const database = await this.#openDatabase();
@@ -420,6 +472,17 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     await Promise.race([this.#lost.promise, ended(turn)]).catch((error: unknown) => this.#deposed(error, turn));
     if (this.#stopped) return;
     await this.#keepDatabase();
+  }
+
+  /** Takeover, step 3 (protocol section 7): who may have been promised durability at `replica` goes first. */
+  async #assertEligible(cluster: ClusterOptions, replica: Replica, turn: AbortSignal): Promise<void> {
+    const txid = replica.record?.txid ?? 0;
+    const last = txid === 0 ? undefined : await lastRecord(this.#context, txid, turn);
+    if (last === undefined || last.members.length === 0 || cluster.isForced()) return;
+    const state = peekState(replica.stateDir);
+    const isOwn = state?.writer === last.writer && state.bootId === bootId();
+    if (isOwn || last.members.some((member) => cluster.upstream.isOwnMember(member))) return;
+    throw new SluiceError("SLU-8109", `${this.path}: ${last.members.length} members of its last record go first`);
   }
 
   /** Another node writes the log now: with others, the node closes the gate, and this database then follows. */

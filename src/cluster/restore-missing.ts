@@ -51,7 +51,6 @@ export async function restoreMissing(options: RestoreMissingOptions): Promise<Re
           sums: pageSums,
           logId: state.logId ?? "",
           nodeId: newNodeId(),
-          writer: state.writer ?? 0n,
         });
       },
     });

@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import type { Replica } from "../database/replica.ts";
 import { SluiceError } from "../errors/error.ts";
 import type { Node } from "./node.ts";
+import type { MemberCandidate } from "./members.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { LeadingDatabases } from "./published-databases.ts";
 import { StreamClient } from "./stream/client.ts";
@@ -33,6 +34,9 @@ export class StreamPeers implements Peers {
   readonly #published: LeadingDatabases;
   readonly #life = newLife();
   readonly #lags = new Set<Lag>();
+  /** How records of the primary that was followed last name this life. */
+  readonly #members = new Set<number>();
+  #memberOf = "";
   /** Databases that the primary has no more, with what takes that back. */
   readonly #gone = new Map<string, () => void>();
   readonly server: StreamServer;
@@ -59,6 +63,12 @@ export class StreamPeers implements Peers {
       secret,
       ...(tls && { tls }),
       isCandidate,
+      onConnected: ({ nodeId, member }) => {
+        // Numbers that another primary gave mean nothing in this one's records.
+        if (nodeId !== this.#memberOf) this.#members.clear();
+        this.#memberOf = nodeId;
+        this.#members.add(member);
+      },
       placeRecords: (name, signal) => node.placeRecords(name, signal),
       onProblem,
       onDatabase: ({ name }) => {
@@ -98,6 +108,25 @@ export class StreamPeers implements Peers {
       isCandidate,
       lagMs: this.server.lagMs(life),
     }));
+  }
+
+  candidates(name: string): readonly MemberCandidate[] {
+    const { acks, replicas } = this.server;
+    return replicas
+      .filter(({ isCandidate }) => isCandidate)
+      .map(({ member, life }) => ({
+        member,
+        applied: acks.get(name, life)?.position,
+        lagMs: acks.lagMs(name, life),
+      }));
+  }
+
+  onAcknowledged(listener: () => void): () => void {
+    return this.server.acks.onChanged(listener);
+  }
+
+  isOwnMember(member: number): boolean {
+    return this.#members.has(member);
   }
 
   awaitReplica(nodeId: string, signal: AbortSignal): Promise<void> {

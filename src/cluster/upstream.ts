@@ -1,4 +1,5 @@
 import type { Replica } from "../database/replica.ts";
+import type { MemberCandidate } from "./members.ts";
 
 /** A replica that takes what the primary commits, from `Upstream.attach` to `detach`. */
 export interface Attachment {
@@ -10,8 +11,18 @@ export interface Attachment {
   detach(): Promise<void>;
 }
 
+/** The other nodes, as far as one database's durability at `replica` asks (protocol section 9). */
+export interface MemberSource {
+  /** Replicas that are connected to this node, and may become primary. */
+  candidates(name: string): readonly MemberCandidate[];
+  /** Calls `listener` when what some of them have has changed; returns how to stop. */
+  onAcknowledged(listener: () => void): () => void;
+  /** Whether records that name this number name this life of this node. */
+  isOwnMember(member: number): boolean;
+}
+
 /** The primary of this node's cluster, as far as its replicas need it. */
-export interface Upstream {
+export interface Upstream extends MemberSource {
   attach(name: string, replica: Replica): Attachment;
   /**
    * Copies the primary's database `name` to `path`, where there is no file. False when there is no primary in reach, or it

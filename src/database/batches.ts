@@ -56,6 +56,9 @@ export class Batches implements Books {
   /** The state before a takeover record was frozen in this life, and the frame up to which that record goes. */
   #beforeClaim: PersistedState | undefined;
   #claimedFrame = 0;
+  /** What the next record names, and what the last confirmed one does. */
+  #members: readonly number[] = [];
+  #confirmedMembers: readonly number[] = [];
   #savedTxid = 0;
   #unsavedBytes = 0;
   onFrozen: (batch: FrozenBatch) => void = () => undefined;
@@ -151,6 +154,16 @@ export class Batches implements Books {
     await this.freeze();
   }
 
+  /** Who may take over behind the records from now on; see `SealName.members`. */
+  nameMembers(members: readonly number[]): void {
+    this.#members = members;
+  }
+
+  /** The members of the last confirmed record of this life, and those of each batch that is under way. */
+  get named(): readonly (readonly number[])[] {
+    return [this.#confirmedMembers, ...this.#state.frozen.map(({ members }) => members ?? [])];
+  }
+
   async bindLog(log: { readonly logId: string; readonly nodeId: string }): Promise<void> {
     const { logId } = this.#state;
     const isKept = logId === "" || logId === log.logId;
@@ -167,6 +180,7 @@ export class Batches implements Books {
     const [batch, ...rest] = this.#state.frozen;
     if (batch?.txid !== txid) throw internal(`confirms slot ${txid}, but ${batch?.txid ?? "none"} is the next`);
     const { position, timestampMs } = batch;
+    this.#confirmedMembers = batch.members ?? [];
     const decided = this.#state.takeover === txid;
     await this.#write({
       ...this.#state,
@@ -200,6 +214,7 @@ export class Batches implements Books {
     if (options.full === true || txid === 1) this.#open.everything();
     // The content that a log begins with is named (0, 1).
     if (this.#position === NOTHING) this.#position = positionOf(0, 1);
+    this.#members = [];
     const name = this.#name(txid, txid, writer, minTimestampMs);
     // Backfills wait until it is decided: if it is lost, its frames are in the open batch again.
     const before = this.#state;
@@ -244,10 +259,10 @@ export class Batches implements Books {
     this.#begun = true;
   }
 
-  /** Seals the open batch; undefined when it's empty. */
+  /** Seals the open batch; undefined when it's empty, unless the last record names members and no more are wanted. */
   async freeze(): Promise<FrozenBatch | undefined> {
     this.#assertCanSeal();
-    if (this.#open.isEmpty) {
+    if (this.#open.isEmpty && !this.#mustUnname) {
       this.#wal.sealed(this.#wal.capture.frame);
       return undefined;
     }
@@ -258,6 +273,10 @@ export class Batches implements Books {
     );
     this.onFrozen(batch);
     return batch;
+  }
+
+  get #mustUnname(): boolean {
+    return this.#members.length === 0 && this.named.at(-1)!.length > 0;
   }
 
   /**
@@ -358,7 +377,7 @@ export class Batches implements Books {
 
   #name(txid: number, epoch: number, writer: bigint, minTimestampMs: number): SealName {
     const timestampMs = Math.max(minTimestampMs, this.#state.sealedTimestampMs, Date.now());
-    return { txid, epoch, writer, timestampMs, position: this.#position };
+    return { txid, epoch, writer, timestampMs, position: this.#position, members: this.#members };
   }
 
   async #seal(name: SealName, claim: boolean): Promise<FrozenBatch> {

@@ -99,6 +99,8 @@ export interface FrozenBatch {
   /** Database checksum after it (protocol section 6). */
   readonly checksum: bigint;
   readonly timestampMs: number;
+  /** The lives that it names as members (protocol section 9). */
+  readonly members: readonly number[];
   /** The local LTX file; synced, and so is its directory. Its bytes never change until it's confirmed or dropped. */
   readonly path: string;
   readonly sizeBytes: number;

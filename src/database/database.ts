@@ -210,6 +210,16 @@ export class Database implements LoggedDatabase {
     await this.#wal.heal();
   }
 
+  /** Who may take over behind the records that are sealed from now on (protocol section 9). */
+  nameMembers(members: readonly number[]): void {
+    this.#batches.nameMembers(members);
+  }
+
+  /** The members that the last confirmed record of this life names, and those of each batch that is under way. */
+  get namedMembers(): readonly (readonly number[])[] {
+    return this.#batches.named;
+  }
+
   /** Lets applications write. */
   openGate(): void {
     this.#wal.locks.openGate();

@@ -30,7 +30,8 @@ export class HeldLocks {
   #exclusive = false;
   /** A change is being written behind the closed gate. */
   #writing = false;
-  #onRelease: (() => void) | undefined;
+  /** Changes that wait for the end of maintenance under WRITE. */
+  readonly #waiting: (() => void)[] = [];
 
   constructor(files: DatabaseFiles) {
     this.#files = files;
@@ -89,8 +90,7 @@ export class HeldLocks {
     if (this.#closed) tryLock(this.#files.shm, "shared", WAL_WRITE_LOCK);
     else unlock(this.#files.shm, WAL_WRITE_LOCK);
     this.#exclusive = false;
-    this.#onRelease?.();
-    this.#onRelease = undefined;
+    for (const resume of this.#waiting.splice(0)) resume();
   }
 
   /**
@@ -121,7 +121,8 @@ export class HeldLocks {
         `${this.#files.path}: a change while ${this.#writing ? "another is written" : "the gate is open"}`,
       );
     }
-    while (this.#exclusive) await new Promise<void>((resolve) => (this.#onRelease = resolve));
+    while (this.#exclusive) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    if (this.#writing) throw new SluiceError("SLU-2000", `${this.#files.path}: two changes at once`);
     this.#writing = true;
   }
 

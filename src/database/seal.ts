@@ -22,6 +22,8 @@ export interface SealName {
   readonly epoch: number;
   readonly writer: bigint;
   readonly timestampMs: number;
+  /** Lives that may take over behind it (protocol section 9), up to three; none: every node may. */
+  readonly members: readonly number[];
 }
 
 export interface SealSource {
@@ -113,7 +115,7 @@ function* write(source: SealSource, cut: BatchCut, name: SealName, file: Tempora
     maxTxid: name.txid,
     timestampMs: name.timestampMs,
   };
-  const fields = { position: name.position, epoch: name.epoch, writer: name.writer, members: [] };
+  const fields = { position: name.position, epoch: name.epoch, writer: name.writer, members: name.members };
   const encoder = new LtxEncoder(recordHeader(about, { ...fields, checksum: 0n }), (chunk) => file.write(chunk));
   let at = 0;
   for (let i = 0; i < pages.length; i++) {
@@ -128,8 +130,17 @@ function* write(source: SealSource, cut: BatchCut, name: SealName, file: Tempora
   const checksum = checksumAfter(sums, pages, newSums, cut.size);
   const summary = encoder.finish(recordHeader(about, { ...fields, checksum }));
   file.rewriteStart(summary.header);
-  const { txid, epoch, position, timestampMs } = name;
-  const batch = { txid, epoch, position, checksum, timestampMs, path: file.target, sizeBytes: summary.sizeBytes };
+  const { txid, epoch, position, timestampMs, members } = name;
+  const batch = {
+    txid,
+    epoch,
+    position,
+    checksum,
+    timestampMs,
+    members,
+    path: file.target,
+    sizeBytes: summary.sizeBytes,
+  };
   return { batch, pages, sums: newSums, size: cut.size };
 }
 

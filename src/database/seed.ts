@@ -11,7 +11,6 @@ export interface RestoredFile {
   readonly txid: number;
   readonly position: Position;
   readonly epoch: number;
-  readonly writer: bigint;
   readonly timestampMs: number;
   readonly checksum: bigint;
   readonly pageCount: number;
@@ -27,7 +26,7 @@ export interface RestoredFile {
 export async function seedState(stateDir: string, file: RestoredFile): Promise<void> {
   const store = new StateFile(stateDir);
   try {
-    const { logId, nodeId, txid, position, timestampMs, epoch, writer } = file;
+    const { logId, nodeId, txid, position, timestampMs, epoch } = file;
     await store.write({
       ...emptyState,
       logId,
@@ -39,7 +38,6 @@ export async function seedState(stateDir: string, file: RestoredFile): Promise<v
       sealedSize: file.pageCount,
       sealedChecksum: file.checksum,
       epoch,
-      writer,
     });
     await saveSums(stateDir, txid, new PageSums(file.sums, file.pageCount));
   } finally {

@@ -12,7 +12,7 @@ import { listLog, type LogFile } from "./listing.ts";
 import { openLtxFile, type FileHead } from "./ltx-file.ts";
 import { planOnward, withoutStrays } from "./plan.ts";
 import { readRange } from "./read-object.ts";
-import { readRecord } from "./record-access.ts";
+import { readRecord, type RecordInfo } from "./record-access.ts";
 import { restore } from "./restore.ts";
 
 const readAsync = promisify(read);
@@ -158,6 +158,17 @@ async function endOf(
     if (record.epoch > epoch && record.epoch === record.maxTxid) return record.position;
   }
   return undefined;
+}
+
+/** The last record of the log, in slot `txid`. Level 0 has it as it was written: the newest one is never deleted. */
+export async function lastRecord(
+  context: LogContext,
+  txid: number,
+  signal: AbortSignal,
+): Promise<RecordInfo | undefined> {
+  const file = (await list(context, signal, txid)).find(({ level, maxTxid }) => level === 0 && maxTxid === txid);
+  if (file === undefined) return undefined;
+  return untilAnswered(context, "read the last record", signal, () => readRecord(context, file, signal));
 }
 
 /** Where an epoch ended, as the log says; undefined when it goes on, or the log doesn't know it. */

@@ -16,6 +16,8 @@ export interface RecordInfo {
   /** Name of the state after it; NOTHING for a file that Sluice did not write. */
   readonly position: Position;
   readonly writer: bigint;
+  /** Lives that may take over behind it; none: every node may (protocol section 7, Takeover 3). */
+  readonly members: readonly number[];
 }
 
 /**
@@ -37,6 +39,6 @@ export async function readRecord(context: LogContext, file: LogFile, signal: Abo
     throw new SluiceError("SLU-4111", `${name} has the TXIDs ${minTxid} to ${maxTxid} in its header`);
   }
   const fields = recordFields(header);
-  const { epoch = 0, position = NOTHING, writer = 0n } = fields ?? {};
-  return { minTxid, maxTxid, timestampMs, epoch, position, writer };
+  const { epoch = 0, position = NOTHING, writer = 0n, members = [] } = fields ?? {};
+  return { minTxid, maxTxid, timestampMs, epoch, position, writer, members };
 }

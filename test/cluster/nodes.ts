@@ -11,6 +11,7 @@ import type { Peers } from "../../src/cluster/peers.ts";
 import { StreamPeers } from "../../src/cluster/stream-peers.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { resolveConfig } from "../../src/config/resolve.ts";
+import type { LeaseRecord, LeaseVersion, SwapOutcome } from "../../src/lease/lease.ts";
 import { StoreLease } from "../../src/lease/store-lease.ts";
 import { createLog } from "../../src/observe/log.ts";
 import { Metrics } from "../../src/observe/metrics.ts";
@@ -28,6 +29,9 @@ const nobody: Peers = {
     throw new Error("only the log is followed");
   },
   seed: () => Promise.resolve(false),
+  candidates: () => [],
+  onAcknowledged: () => () => undefined,
+  isOwnMember: () => false,
   close: () => Promise.resolve(),
 };
 
@@ -38,10 +42,26 @@ c = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]), isolation_level=Non
 for s in sys.argv[3:]: r = c.execute(s).fetchall()
 print(r)`;
 
+/** A lease that one node can be cut off from. */
+class TestLease extends StoreLease {
+  isBroken = false;
+
+  override async read(signal: AbortSignal): Promise<LeaseVersion | undefined> {
+    if (this.isBroken) throw new Error("cut off");
+    return super.read(signal);
+  }
+
+  override async swap(expected: string | undefined, next: LeaseRecord, signal: AbortSignal): Promise<SwapOutcome> {
+    if (this.isBroken) return { outcome: "undecided", cause: new Error("cut off") };
+    return super.swap(expected, next, signal);
+  }
+}
+
 /** Several nodes of one process, each with a directory of its own, around one directory store. */
 export class TestCluster {
   readonly dir = mkdtempSync(path.join(os.tmpdir(), "sluice-cluster-"));
   readonly nodes = new Map<string, Node>();
+  readonly leases = new Map<string, TestLease>();
   readonly #ports = new Map<string, number>();
   readonly #servers = new Map<string, Server>();
 
@@ -72,12 +92,13 @@ export class TestCluster {
         nodeId: name,
         advertise: `http://${name}:1`,
         candidate: true,
-        register: new StoreLease(new DirectoryStore(this.at("store"))),
+        register: this.#lease(name),
         ttlMs: 2_000,
         takeoverTimeoutMs: 10_000,
         handoffTimeoutMs: 10_000,
         hold: () => Promise.resolve(),
         release: () => undefined,
+        memberLagMs: 5_000,
         peers: () => nobody,
         ...options,
       },
@@ -118,6 +139,12 @@ export class TestCluster {
     return this.make(name, { advertise, peers, ...options }, dbs);
   }
 
+  #lease(name: string): TestLease {
+    const lease = new TestLease(new DirectoryStore(this.at("store")));
+    this.leases.set(name, lease);
+    return lease;
+  }
+
   async stop(name: string): Promise<void> {
     const node = this.nodes.get(name);
     this.nodes.delete(name);
@@ -127,7 +154,7 @@ export class TestCluster {
   }
 
   async remove(): Promise<void> {
-    for (const name of [...this.nodes.keys()]) await this.stop(name);
+    for (const name of this.nodes.keys()) await this.stop(name);
     rmSync(this.dir, { recursive: true, force: true });
   }
 

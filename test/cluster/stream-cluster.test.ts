@@ -65,3 +65,38 @@ test("databases of a directory come to the replicas, and go with the primary's",
   expect(readdirSync(cluster.at("b", "data", ".one.db-sluice", "quarantine"))).toHaveLength(1);
   expect(await read("sub/two.db")).toBe("[(2,)]");
 });
+
+test("durability at `replica`: members are named, acknowledge, and go first", async () => {
+  await three();
+  const a = cluster.nodes.get("a")!;
+  await expect.poll(() => a.replicas.length, patient).toBe(2);
+  const database = a.databases[0]!;
+  const soon = (): AbortSignal => AbortSignal.timeout(10_000);
+  await cluster.sqlBeside("a", 10, "insert into t values(2)");
+  // The first wait names them; from then on the log need not be asked.
+  await a.sync(cluster.db("a"), "replica", soon());
+  await expect.poll(() => database.database!.namedMembers, patient).toEqual([[expect.any(Number), expect.any(Number)]]);
+  await cluster.sqlBeside("a", 10, "insert into t values(3)");
+  const position = await a.sync(cluster.db("a"), "replica", soon());
+  for (const name of ["b", "c"]) {
+    expect(cluster.nodes.get(name)!.databases[0]!.replica!.position).toBeGreaterThanOrEqual(position);
+  }
+  // Without the members nobody goes on but who wrote the record, in the same boot of the machine.
+  await a.sync(cluster.db("a"), "store", soon());
+  await (await cluster.connect("d")).start();
+  const d = cluster.nodes.get("d")!;
+  await expect.poll(() => d.databases[0]?.state, patient).toBe("following");
+  await cluster.stop("b");
+  await cluster.stop("c");
+  cluster.leases.get("a")!.isBroken = true;
+  const states: string[] = [];
+  d.on("event", (event) => {
+    if (event.type === "role") states.push(event.state);
+  });
+  await expect.poll(() => states, patient).toContain("taking-over");
+  await expect.poll(() => states.at(-1), patient).toBe("following");
+  expect(states).not.toContain("leading");
+  cluster.leases.get("a")!.isBroken = false;
+  await expect.poll(() => cluster.primary, patient).toBe("a");
+  expect(await cluster.sqlBeside("a", 1, "select count(*) from t")).toBe("[(3,)]");
+});

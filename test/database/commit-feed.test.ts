@@ -56,7 +56,6 @@ async function replicaOf(database: Database, name: string, limits: Partial<Datab
     ...record,
     logId: "log",
     nodeId: name,
-    writer: 1n,
     checksum: source.head.checksum,
     pageCount: source.head.pageCount,
     sums: source.sums,
@@ -136,19 +135,19 @@ async function storm(options: {
   const database = primary;
   const fast = await replicaOf(database, "fast", limits);
   const slow = await replicaOf(database, "slow", limits);
-  let over = false;
+  const end = new AbortController();
   const writer = startApp("storm", path, "--seed", seed, "--seconds", seconds, ...more);
   const following = Promise.all([
     follow(
       database,
       fast,
       () => 8,
-      () => over,
+      () => end.signal.aborted,
     ),
     (async () => {
       let resyncs = 0;
       let turn = 0;
-      while (!over) {
+      while (!end.signal.aborted) {
         // Behind by then, it gets several commits as one step, or has to compare pages.
         await sleep(turn++ % 5 === 0 ? 150 : 3);
         resyncs += await follow(
@@ -170,15 +169,15 @@ async function storm(options: {
     })(),
   ]);
   const sealing = (async () => {
-    while (!over) {
+    while (!end.signal.aborted) {
       await sleep(50);
       await database.freeze();
-      for (const batch of [...database.frozen]) await database.confirm(batch.txid);
+      while (database.frozen.length > 0) await database.confirm(database.frozen[0]!.txid);
     }
   })();
   const { code, output } = await writer.ended;
   database.captureNow();
-  over = true;
+  end.abort();
   expect(`${code} ${code === 0 ? "" : output}`).toBe("0 ");
   await sealing;
   const [, resyncs] = await following;

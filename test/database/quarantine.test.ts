@@ -51,7 +51,6 @@ async function open(txid: number): Promise<Replica> {
     txid,
     position: position(3, 9),
     epoch: 3,
-    writer: 5n,
     timestampMs: 1000,
     checksum: sums.checksum,
     pageCount: sums.count,

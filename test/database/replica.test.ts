@@ -39,7 +39,6 @@ beforeEach(async () => {
     txid: 7,
     position: position(3, 9),
     epoch: 3,
-    writer: 5n,
     timestampMs: 1000,
     checksum: sums.checksum,
     pageCount: sums.count,

@@ -32,7 +32,16 @@ function read(): PersistedState | undefined {
 const u64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 const txid = fc.nat({ max: Number.MAX_SAFE_INTEGER });
 const place = fc.record({ salt1: fc.integer(), salt2: fc.integer(), frame: fc.nat(), sum1: fc.nat(), sum2: fc.nat() });
-const batch = fc.record({ txid, epoch: fc.nat(), position: u64, checksum: u64, timestampMs: txid, sizeBytes: txid });
+const members = fc.array(fc.nat({ max: 65535 }), { maxLength: 3 });
+const batch = fc.record({
+  txid,
+  epoch: fc.nat(),
+  position: u64,
+  checksum: u64,
+  timestampMs: txid,
+  members,
+  sizeBytes: txid,
+});
 const states = fc
   .record({
     logId: fc.string(),
@@ -188,6 +197,7 @@ test("a directory may be moved, and may lie as deep as the system allows", async
     position: 2n ** 63n,
     checksum: 2n ** 63n,
     timestampMs: 1e12,
+    members: [65535, 65534, 65533],
     sizeBytes: 1e9,
     path: "",
   }));

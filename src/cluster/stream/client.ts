@@ -34,6 +34,8 @@ export interface StreamClientOptions {
     readonly nodeId: string;
     readonly name: string;
     readonly clusterId: string;
+    /** How the primary's records name this life (protocol section 9). */
+    readonly member: number;
   }) => void;
   readonly onDisconnected?: (reason: SluiceError) => void;
   /** Whoever was asked says that another node is primary, or will be. */
@@ -253,13 +255,13 @@ export class StreamClient {
     const { identity, protocol = { min: PROTOCOL_MIN, max: PROTOCOL_MAX }, onConnected } = this.#options;
     if (message.type === "heartbeat") return;
     if (message.type !== "welcome") throw damaged(`a "${message.type}" where a "welcome" was due`);
-    const { protocol: spoken, node, heartbeatMs } = message;
+    const { protocol: spoken, node, heartbeatMs, member } = message;
     agree(protocol, { min: spoken, max: spoken });
     assertKin(identity(), node);
     link.beatEvery(Math.max(HEARTBEAT_MS_MIN, heartbeatMs));
     const primary = { nodeId: node.id, name: node.name, clusterId: node.cluster };
     this.#session = { link, primary };
-    onConnected?.(primary);
+    onConnected?.({ ...primary, member });
     for (const database of this.#databases.values()) if (database instanceof Incoming) database.connect(link);
     this.#greeted.resolve();
     this.#greeted = Promise.withResolvers();

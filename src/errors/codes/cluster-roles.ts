@@ -56,4 +56,12 @@ export const roleCodes = {
     remedy:
       "`sluice status` on each node shows what it knows. Without a primary the best candidate takes over by itself when the lease runs out.",
   },
+  "SLU-8109": {
+    title: "Members of the last record go first",
+    meaning:
+      "The last record in the log names the nodes that have everything that was ever acknowledged at `replica`. This node isn't one of them, so it must not take over before one of them did.",
+    normal: "For moments after a primary was lost, on nodes that were behind.",
+    remedy:
+      "Bring one of the members back. If they are gone for good, `sluice promote --force` on the node with the newest position lets it take over; what only they had is lost.",
+  },
 } as const;

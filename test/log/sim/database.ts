@@ -263,6 +263,7 @@ export class SimDatabase implements LoggedDatabase {
       position: disk.position,
       checksum,
       timestampMs,
+      members: [],
       path: target,
       sizeBytes: bytes.length,
       pages: disk.open,

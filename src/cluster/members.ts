@@ -1,0 +1,89 @@
+import type { Database } from "../database/database.ts";
+import { SluiceError } from "../errors/error.ts";
+import type { LogWriter } from "../log/log-writer.ts";
+import { NOTHING, type Position } from "../ltx/position.ts";
+import type { MemberSource } from "./upstream.ts";
+
+/** A record names at most so many. */
+const MEMBERS_MAX = 3;
+/** How long members may take to acknowledge before the log is asked, too. */
+const PATIENCE_MS = 200;
+
+/** A connected replica that may become primary, as far as one database asks. */
+export interface MemberCandidate {
+  /** Its life's number, as records name it. */
+  readonly member: number;
+  /** What it has applied; undefined while it doesn't follow this database. */
+  readonly applied: Position | undefined;
+  readonly lagMs: number;
+}
+
+/**
+ * What is acknowledged at `replica` (protocol section 9): what every member has applied that the last confirmed record or
+ * one under way names; only what is in the log (`stored`) where one of these names nobody.
+ */
+export function replicaDurable(
+  named: readonly (readonly number[])[],
+  candidates: readonly MemberCandidate[],
+  stored: Position,
+): Position {
+  let least: Position | undefined;
+  for (const members of named) {
+    if (members.length === 0) return stored;
+    for (const member of members) {
+      const applied = candidates.find((candidate) => candidate.member === member)?.applied ?? NOTHING;
+      if (least === undefined || applied < least) least = applied;
+    }
+  }
+  return least === undefined || least < stored ? stored : least;
+}
+
+/** Whom the next record names: the candidates that are closest, without those that are behind by more than the limit. */
+export function chooseMembers(candidates: readonly MemberCandidate[], lagMaxMs: number): number[] {
+  return candidates
+    .filter(({ applied, lagMs }) => applied !== undefined && lagMs <= lagMaxMs)
+    .toSorted((a, b) => a.lagMs - b.lagMs || a.member - b.member)
+    .slice(0, MEMBERS_MAX)
+    .map(({ member }) => member)
+    .toSorted((a, b) => a - b);
+}
+
+export interface WaitParts {
+  readonly database: Database;
+  readonly writer: LogWriter;
+  readonly source: MemberSource;
+  /** Of the database, in the cluster. */
+  readonly name: string;
+  readonly lagMaxMs: number;
+  /** This time as primary has ended. */
+  readonly isOver: () => boolean;
+  /** Calls `listener` when `isOver` may have changed; returns how to stop. */
+  readonly onOver: (listener: () => void) => () => void;
+}
+
+/**
+ * Resolves when `position` is durable at `replica`. The first who waits makes the primary name members in its records;
+ * until they are named, and when they don't answer in time, the log alone can tell. Rejects with SLU-4109 when this
+ * time as primary ends, with the reason of `signal`.
+ */
+export async function waitReplica(parts: WaitParts, position: Position, signal: AbortSignal): Promise<void> {
+  const { database, writer, source, name, lagMaxMs, isOver, onOver } = parts;
+  database.nameMembers(chooseMembers(source.candidates(name), lagMaxMs));
+  const done = Promise.withResolvers<void>();
+  const look = (): void => {
+    if (isOver()) return done.reject(new SluiceError("SLU-4109", `${database.path}: not the primary's any more`));
+    const stored = database.logState?.confirmed.position ?? NOTHING;
+    if (replicaDurable(database.namedMembers, source.candidates(name), stored) >= position) done.resolve();
+  };
+  const viaLog = (): void => void writer.waitFor(position, signal).then(done.resolve, done.reject);
+  const isNamed = database.namedMembers.every(({ length }) => length > 0);
+  const patience = setTimeout(viaLog, isNamed ? PATIENCE_MS : 0);
+  const stops = [source.onAcknowledged(look), onOver(look)];
+  look();
+  try {
+    await done.promise;
+  } finally {
+    clearTimeout(patience);
+    for (const stop of stops) stop();
+  }
+}
