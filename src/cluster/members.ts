@@ -1,6 +1,11 @@
+import { bootId } from "../database/boot.ts";
 import type { Database } from "../database/database.ts";
+import type { Replica } from "../database/replica.ts";
+import { peekState } from "../database/state.ts";
 import { SluiceError } from "../errors/error.ts";
+import type { LogContext } from "../log/context.ts";
 import type { LogWriter } from "../log/log-writer.ts";
+import { lastRecord } from "../log/place.ts";
 import { NOTHING, type Position } from "../ltx/position.ts";
 import type { MemberSource } from "./upstream.ts";
 
@@ -86,4 +91,23 @@ export async function waitReplica(parts: WaitParts, position: Position, signal: 
     clearTimeout(patience);
     for (const stop of stops) stop();
   }
+}
+
+/**
+ * Takeover, step 3 (protocol section 7): where the last record names members, one of them goes first, or who wrote it in
+ * the same boot of its machine. Throws SLU-8109.
+ */
+export async function assertEligible(
+  context: LogContext,
+  replica: Replica,
+  options: { readonly upstream: MemberSource; readonly isForced: () => boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  const txid = replica.record?.txid ?? 0;
+  const last = txid === 0 ? undefined : await lastRecord(context, txid, signal);
+  if (last === undefined || last.members.length === 0 || options.isForced()) return;
+  const state = peekState(replica.stateDir);
+  const isOwn = state?.writer === last.writer && state.bootId === bootId();
+  if (isOwn || last.members.some((member) => options.upstream.isOwnMember(member))) return;
+  throw new SluiceError("SLU-8109", `${replica.path}: ${last.members.length} members of its last record go first`);
 }

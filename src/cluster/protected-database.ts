@@ -1,28 +1,26 @@
 import { EventEmitter, once } from "node:events";
 import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { bootId } from "../database/boot.ts";
 import type { Feed } from "../database/commit-feed.ts";
-import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
+import { type Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
 import type { DatabaseEvent } from "../database/events.ts";
 import { QuarantineWatch } from "../database/quarantined.ts";
-import { Replica } from "../database/replica.ts";
-import type { Started } from "../database/starting.ts";
-import { peekState } from "../database/state.ts";
+import type { Replica } from "../database/replica.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { logContext, type LogContext, type LogEvent, untilAnswered } from "../log/context.ts";
 import { listLog } from "../log/listing.ts";
 import type { LogWriter } from "../log/log-writer.ts";
-import { lastRecord, placeLog } from "../log/place.ts";
+import { placeLog } from "../log/place.ts";
 import type { Restored } from "../log/restore.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
 import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
 import type { ObjectStore } from "../store/store.ts";
+import { Engine } from "./engine.ts";
 import { EpochEnds } from "./epoch-ends.ts";
 import { follow } from "./following.ts";
 import { openWriter } from "./leading.ts";
-import { waitReplica } from "./members.ts";
+import { assertEligible, waitReplica } from "./members.ts";
 import { isThere, quarantineFile, restoreMissing } from "./restore-missing.ts";
 import type { DatabaseState, DatabaseStatus, NodeRole } from "./status.ts";
 import type { Upstream } from "./upstream.ts";
@@ -126,10 +124,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   #reached = Promise.withResolvers<void>();
   #state: DatabaseState = "opening";
   #error: Error | undefined;
-  /** Open, between two roles. */
-  #engine: Started | undefined;
-  #database: Database | undefined;
-  #replica: Replica | undefined;
+  readonly #engine: Engine;
   #writer: LogWriter | undefined;
   #feed: Feed | undefined;
   #takenOverAt: Position = NOTHING;
@@ -137,7 +132,6 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   #drain: AbortSignal | undefined;
   #hasBeenThere = false;
   #adopted = false;
-  #lost = Promise.withResolvers<never>();
 
   constructor(options: ProtectedOptions) {
     super();
@@ -151,6 +145,14 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       onEvent: (event) => this.emit("log", event),
     });
     this.ends = new EpochEnds(this.#context);
+    this.#engine = new Engine({
+      path: options.path,
+      limits: options.limits,
+      cluster: options.cluster,
+      signal: this.#abort.signal,
+      onOpening: () => this.#enter("opening"),
+      onEvent: (event) => this.emit("database", event),
+    });
     this.#reached.promise.catch(() => undefined);
   }
 
@@ -187,13 +189,13 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
   async sync(wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
-    while (this.#writer === undefined || this.#database === undefined) {
+    while (this.#writer === undefined || this.#engine.database === undefined) {
       signal.throwIfAborted();
       if (this.#state === "failed" && this.#error !== undefined) throw this.#error;
       await sleep(POLL_MS / 10, undefined, { signal });
     }
-    const position = this.#database.captureNow();
-    if (wait === "local") await this.#database.freeze();
+    const position = this.#engine.database.captureNow();
+    if (wait === "local") await this.#engine.database.freeze();
     else await this.waitDurable(position, wait, signal);
     return position;
   }
@@ -203,7 +205,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
    * that can't be told any more (this node stopped being the primary), with the reason of `signal`.
    */
   async waitDurable(position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {
-    const [cluster, database, writer] = [this.#options.cluster, this.#database, this.#writer];
+    const [cluster, database, writer] = [this.#options.cluster, this.#engine.database, this.#writer];
     if (level === "store" || cluster === undefined || database === undefined || writer === undefined) {
       return this.waitStored(position, signal);
     }
@@ -228,7 +230,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   /** Everything committed is in the log, and the last record names no member: any candidate may go on from it. */
   async drain(signal: AbortSignal): Promise<void> {
-    const [database, writer] = [this.#database, this.#writer];
+    const [database, writer] = [this.#engine.database, this.#writer];
     if (database === undefined || writer === undefined) return;
     database.nameMembers([]);
     await database.freeze();
@@ -242,7 +244,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
    */
   async waitStored(position: Position, signal: AbortSignal): Promise<void> {
     if (this.#writer !== undefined) return this.#writer.waitFor(position, signal);
-    const isStored = (): boolean => (this.#replica?.record?.position ?? NOTHING) >= position;
+    const isStored = (): boolean => (this.#engine.replica?.record?.position ?? NOTHING) >= position;
     while (!isStored()) await once(this, "placed", { signal });
   }
 
@@ -261,7 +263,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   get status(): DatabaseStatus {
     const { store, prefix } = this.#options;
-    const database = this.#database ?? this.#replica;
+    const database = this.#engine.database ?? this.#engine.replica;
     const shipped = this.#writer?.status;
     const confirmed = database?.logState?.confirmed;
     const position = database?.position;
@@ -281,22 +283,22 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         at: new Date(confirmed.timestampMs).toISOString(),
       },
       storeLagMs: shipped && (shipped.behindSinceMs === undefined ? 0 : Date.now() - shipped.behindSinceMs),
-      frozen: this.#database?.frozen.length,
+      frozen: this.#engine.database?.frozen.length,
       quarantined: this.#quarantine.size,
     };
   }
 
   get database(): Database | undefined {
-    return this.#database;
+    return this.#engine.database;
   }
 
   get replica(): Replica | undefined {
-    return this.#replica;
+    return this.#engine.replica;
   }
 
   /** On a replica: brings it to the end of its log. */
   async placeRecords(signal: AbortSignal): Promise<void> {
-    if (this.#replica !== undefined) await placeLog(this.#context, this.#replica, signal);
+    if (this.#engine.replica !== undefined) await placeLog(this.#context, this.#engine.replica, signal);
   }
 
   /** Resolves when this database has no log writer, and so no waiter, any more. */
@@ -306,7 +308,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   /** Lets applications write, once the takeover is in the log and this node leads. */
   openGate(): void {
-    if (this.#state === "protected") this.#database?.openGate();
+    if (this.#state === "protected") this.#engine.database?.openGate();
   }
 
   /** The primary's commits, for its replicas; undefined while there are none to be had. */
@@ -346,7 +348,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     while (!this.#stopped) {
       const turn = AbortSignal.any([this.#abort.signal, this.#turn.signal]);
       try {
-        if (this.#engine === undefined) await this.#bring(ready, turn);
+        if (!this.#engine.isKept) await this.#bring(ready, turn);
         if (this.#role === "primary") await this.#lead(ready, settled, turn);
         else await this.#follow(settled, turn);
       } catch (error) {
@@ -354,13 +356,12 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         const known = error instanceof Error ? error : new Error(String(error));
         if (isSluiceError(known, "SLU-8109")) {
           this.#reached.reject(known);
-          this.#keepEngine();
+          await this.#keep();
           await ended(turn);
           continue;
         }
-        if (turn.aborted && !isLost(known) && this.#database?.isGateClosed !== false) {
-          await this.#keepDatabase();
-          this.#keepEngine();
+        if (turn.aborted && !isLost(known) && this.#engine.database?.isGateClosed !== false) {
+          await this.#keep();
           continue;
         }
         await this.#close({ merge: false });
@@ -389,7 +390,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   /** Drains and closes; a sentence says what isn't in the store. */
   async #finish(): Promise<string | undefined> {
-    const database = this.#database;
+    const database = this.#engine.database;
     if (this.#drain !== undefined) await this.drain(this.#drain).catch(() => undefined);
     const drained = (await this.#writer?.stop(this.#drain)) ?? database === undefined;
     await this.#close({ merge: true });
@@ -437,13 +438,13 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     const { cluster } = this.#options;
     const patience = setTimeout(() => ready.resolve(), STORE_PATIENCE_MS);
     try {
-      if (cluster !== undefined && this.#hasHistory) {
-        const replica = await this.#openReplica(cluster);
+      if (cluster !== undefined && this.#engine.hasHistory) {
+        const replica = await this.#openReplica();
         await placeLog(this.#context, replica, turn);
-        await this.#assertEligible(cluster, replica, turn);
-        this.#keepEngine();
+        await assertEligible(this.#context, replica, cluster, turn);
+        await this.#engine.keep();
       }
-      const database = await this.#openDatabase();
+      const database = await this.#engine.toDatabase();
       this.#enter("taking-over");
       // Until a takeover is decided this node takes no other role: only a stop breaks it off.
       this.#writer = await openWriter(
@@ -452,7 +453,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         {
           log: (event) => this.emit("log", event),
           captured: (position) => this.emit("captured", position),
-          ended: (error) => this.#lost.reject(error),
+          ended: (error) => this.#engine.fail(error),
         },
         this.#abort.signal,
       );
@@ -461,28 +462,18 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       if (cluster !== undefined) this.#feed = database.feed();
     } catch (error) {
       // Another node was faster: its record is placed before the next try.
-      if (cluster === undefined || !isSluiceError(error, "SLU-4101") || this.#database === undefined) throw error;
-      await this.#keepDatabase();
+      if (cluster === undefined || !isSluiceError(error, "SLU-4101") || this.#engine.database === undefined)
+        throw error;
+      await this.#keep();
       return;
     } finally {
       clearTimeout(patience);
     }
     this.#enter("protected");
     settled();
-    await Promise.race([this.#lost.promise, ended(turn)]).catch((error: unknown) => this.#deposed(error, turn));
+    await Promise.race([this.#engine.lost, ended(turn)]).catch((error: unknown) => this.#deposed(error, turn));
     if (this.#stopped) return;
-    await this.#keepDatabase();
-  }
-
-  /** Takeover, step 3 (protocol section 7): who may have been promised durability at `replica` goes first. */
-  async #assertEligible(cluster: ClusterOptions, replica: Replica, turn: AbortSignal): Promise<void> {
-    const txid = replica.record?.txid ?? 0;
-    const last = txid === 0 ? undefined : await lastRecord(this.#context, txid, turn);
-    if (last === undefined || last.members.length === 0 || cluster.isForced()) return;
-    const state = peekState(replica.stateDir);
-    const isOwn = state?.writer === last.writer && state.bootId === bootId();
-    if (isOwn || last.members.some((member) => cluster.upstream.isOwnMember(member))) return;
-    throw new SluiceError("SLU-8109", `${this.path}: ${last.members.length} members of its last record go first`);
+    await this.#keep();
   }
 
   /** Another node writes the log now: with others, the node closes the gate, and this database then follows. */
@@ -497,7 +488,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     const { cluster } = this.#options;
     if (cluster === undefined) return;
     await this.#awaitLog(turn);
-    const replica = await this.#openReplica(cluster);
+    const replica = await this.#openReplica();
     this.#enter("following");
     settled();
     const { upstream, storeOnly } = cluster;
@@ -505,15 +496,15 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       if (error instanceof Error) this.emit("failed", error);
     };
     const options = { name: this.name, replica, upstream, storeOnly, context: this.#context, onProblem };
-    await Promise.race([this.#lost.promise, follow(options, turn)]);
-    if (!this.#stopped) this.#keepEngine();
+    await Promise.race([this.#engine.lost, follow(options, turn)]);
+    if (!this.#stopped) await this.#keep();
   }
 
   /** A file without history on a replica: it may become the primary's that begins the log; in another's it is foreign. */
   async #awaitLog(turn: AbortSignal): Promise<void> {
-    if (this.#hasHistory) return;
+    if (this.#engine.hasHistory) return;
     // What an application made on a replica must not grow: its gate is closed meanwhile.
-    await this.#openDatabase();
+    await this.#engine.toDatabase();
     for (;;) {
       this.#enter("waiting");
       const files = await untilAnswered(this.#context, "list the log", turn, () =>
@@ -529,84 +520,32 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     }
   }
 
-  /** Whether some record of its log is known to be in it. */
-  get #hasHistory(): boolean {
-    const state = this.#engine?.file.state ?? peekState(stateDirOf(this.path));
-    return (state?.confirmed.txid ?? 0) > 0;
-  }
-
-  async #openDatabase(): Promise<Database> {
-    const { limits, cluster } = this.#options;
-    const engine = this.#engine;
-    this.#engine = undefined;
-    if (engine === undefined) {
-      this.#enter("opening");
-      const options = this.#openOptions(limits);
-      this.#database = await Database.open(this.path, { ...options, gate: cluster === undefined ? "open" : "closed" });
-    } else {
-      this.#database = await Database.of(engine);
-    }
-    await cluster?.hold(this.path, this.#database.descriptors);
-    return this.#database;
-  }
-
-  async #openReplica(cluster: ClusterOptions): Promise<Replica> {
-    const engine = this.#engine;
-    this.#engine = undefined;
-    if (engine === undefined) {
-      this.#enter("opening");
-      this.#replica = await Replica.open(this.path, this.#openOptions(this.#options.limits));
-    } else {
-      this.#replica = await Replica.of(engine);
-    }
-    const replica = this.#replica;
+  async #openReplica(): Promise<Replica> {
+    const replica = await this.#engine.toReplica();
     replica.onApplied = (position) => this.emit("applied", position);
     replica.onPlaced = ({ txid, epoch, position }) => {
       if (txid === epoch) this.ends.note(position);
       this.emit("placed", position);
     };
-    await cluster.hold(this.path, replica.descriptors);
     return replica;
   }
 
-  #openOptions(limits: DatabaseOptions["limits"]): DatabaseOptions {
-    this.#lost = Promise.withResolvers();
-    const lost = this.#lost;
-    lost.promise.catch(() => undefined);
-    const onEvent = (event: DatabaseEvent): void => {
-      this.emit("database", event);
-      if (event.type === "lost") lost.reject(event.error);
-    };
-    return { onEvent, signal: this.#abort.signal, ...(limits && { limits }) };
-  }
-
-  /** The database stays open for the next role. */
-  async #keepDatabase(): Promise<void> {
-    const [database, writer] = [this.#database, this.#writer];
-    this.#writer = undefined;
-    this.#feed = undefined;
-    await writer?.stop();
-    if (database !== undefined) this.#engine = await database.handOver();
-    this.#database = undefined;
-  }
-
-  #keepEngine(): void {
-    this.#engine = this.#replica?.handOver() ?? this.#engine;
-    this.#replica = undefined;
+  /** The database stays open for the next role; whoever waits for the log's word fails as unknown. */
+  async #keep(): Promise<void> {
+    await this.#endWriter();
+    await this.#engine.keep();
   }
 
   async #close(options: { readonly merge: boolean }): Promise<void> {
-    const [writer, engine] = [this.#writer, this.#engine];
+    await this.#endWriter();
+    await this.#engine.close(options);
+  }
+
+  async #endWriter(): Promise<void> {
+    const writer = this.#writer;
     this.#writer = undefined;
     this.#feed = undefined;
-    this.#engine = undefined;
     await writer?.stop();
-    if (engine !== undefined) this.#replica = await Replica.of(engine);
-    await this.#database?.close(options);
-    await this.#replica?.close(options);
-    this.#database = undefined;
-    this.#replica = undefined;
-    this.#options.cluster?.release(this.path);
   }
 }
 

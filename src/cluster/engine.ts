@@ -1,0 +1,121 @@
+import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
+import type { DatabaseEvent } from "../database/events.ts";
+import { Replica } from "../database/replica.ts";
+import type { Started } from "../database/starting.ts";
+import { peekState } from "../database/state.ts";
+import type { ClusterOptions } from "./protected-database.ts";
+
+export interface EngineOptions {
+  readonly path: string;
+  readonly limits: DatabaseOptions["limits"] | undefined;
+  readonly cluster: ClusterOptions | undefined;
+  /** Breaks off an opening. */
+  readonly signal: AbortSignal;
+  /** Before the files are opened. */
+  readonly onOpening: () => void;
+  readonly onEvent: (event: DatabaseEvent) => void;
+}
+
+/**
+ * The open files of one database, in one role or the other: descriptors, locks and WAL go on when the role changes.
+ *
+ *     closed ─ toDatabase, toReplica ─► database or replica ─ keep ─► kept ─ toDatabase, toReplica ─► …
+ *        ▲                                                             │
+ *        └──────────────────────────── close ◄────────────────────────┘
+ */
+export class Engine {
+  readonly #options: EngineOptions;
+  #database: Database | undefined;
+  #replica: Replica | undefined;
+  /** Open, between two roles. */
+  #kept: Started | undefined;
+  #lost = Promise.withResolvers<never>();
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+  }
+
+  get database(): Database | undefined {
+    return this.#database;
+  }
+
+  get replica(): Replica | undefined {
+    return this.#replica;
+  }
+
+  get isKept(): boolean {
+    return this.#kept !== undefined;
+  }
+
+  /** Rejects when the database that was opened last can't go on: SLU-2006, 2007, 2020, or what `fail` was told. */
+  get lost(): Promise<never> {
+    return this.#lost.promise;
+  }
+
+  fail(error: Error): void {
+    this.#lost.reject(error);
+  }
+
+  /** Whether some record of its log is known to be in it. */
+  get hasHistory(): boolean {
+    const state = this.#kept?.file.state ?? peekState(stateDirOf(this.#options.path));
+    return (state?.confirmed.txid ?? 0) > 0;
+  }
+
+  /** As a primary's; among other nodes its gate is closed. */
+  async toDatabase(): Promise<Database> {
+    const { path, cluster } = this.#options;
+    const kept = this.#take();
+    const gate = cluster === undefined ? "open" : "closed";
+    this.#database =
+      kept === undefined ? await Database.open(path, { ...this.#open(), gate }) : await Database.of(kept);
+    await cluster?.hold(path, this.#database.descriptors);
+    return this.#database;
+  }
+
+  /** As a replica's; its gate is closed. */
+  async toReplica(): Promise<Replica> {
+    const { path, cluster } = this.#options;
+    const kept = this.#take();
+    this.#replica = kept === undefined ? await Replica.open(path, this.#open()) : await Replica.of(kept);
+    await cluster?.hold(path, this.#replica.descriptors);
+    return this.#replica;
+  }
+
+  #take(): Started | undefined {
+    const kept = this.#kept;
+    this.#kept = undefined;
+    return kept;
+  }
+
+  #open(): DatabaseOptions {
+    const { limits, signal, onOpening } = this.#options;
+    onOpening();
+    this.#lost = Promise.withResolvers();
+    const lost = this.#lost;
+    lost.promise.catch(() => undefined);
+    const onEvent = (event: DatabaseEvent): void => {
+      this.#options.onEvent(event);
+      if (event.type === "lost") lost.reject(event.error);
+    };
+    return { onEvent, signal, ...(limits && { limits }) };
+  }
+
+  /** Ends the role, and keeps everything open for the next one. A primary's gate must be closed. */
+  async keep(): Promise<void> {
+    if (this.#database !== undefined) this.#kept = await this.#database.handOver();
+    if (this.#replica !== undefined) this.#kept = this.#replica.handOver();
+    this.#database = undefined;
+    this.#replica = undefined;
+  }
+
+  async close(options: { readonly merge: boolean }): Promise<void> {
+    const kept = this.#take();
+    if (kept !== undefined) this.#replica = await Replica.of(kept);
+    await this.#database?.close(options);
+    await this.#replica?.close(options);
+    this.#database = undefined;
+    this.#replica = undefined;
+    this.#options.cluster?.release(this.#options.path);
+  }
+}
