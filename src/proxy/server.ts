@@ -18,8 +18,8 @@ export class FrontDoor {
   readonly #server: Server;
   readonly #exchanges = new Set<Exchange>();
   readonly #upgrades = new Set<Upgrade>();
-  /** The last request of each connection that has some under way. */
-  readonly #lasts = new WeakMap<Socket, Exchange>();
+  /** Of each connection that has requests under way: the last of them, and how many there are. */
+  readonly #lines = new WeakMap<Socket, { last: Exchange; count: number }>();
   /** Connections on which something came that is no HTTP. */
   readonly #broken = new WeakSet<Socket>();
   #looking: NodeJS.Timeout | undefined;
@@ -51,8 +51,8 @@ export class FrontDoor {
     server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
       const upgrade = new Upgrade(door, request, socket, head, (done) => this.#upgrades.delete(done));
       this.#upgrades.add(upgrade);
-      const before = this.#lasts.get(socket);
-      if (before) before.next = upgrade;
+      const line = this.#lines.get(socket);
+      if (line) line.last.next = upgrade;
       else void upgrade.run();
     });
     server.on("connect", (_request: IncomingMessage, socket: Duplex) =>
@@ -119,23 +119,24 @@ export class FrontDoor {
     const exchange = new Exchange(this.#door, request, response, (done) => this.#done(done));
     this.#exchanges.add(exchange);
     const { socket } = request;
-    const before = this.#lasts.get(socket);
-    this.#lasts.set(socket, exchange);
-    if (before === undefined) return void exchange.run();
-    // Some more may be in what was read already; beyond that, the client waits.
-    socket.pause();
-    before.next = exchange;
+    const line = this.#lines.get(socket);
+    if (line === undefined) {
+      this.#lines.set(socket, { last: exchange, count: 1 });
+      return void exchange.run();
+    }
+    line.last.next = exchange;
+    line.last = exchange;
+    // Node.js reads on whatever one does: who sends without end is not to fill the memory.
+    if (++line.count > PIPELINED_MAX) socket.destroy();
   }
 
   #done(exchange: Exchange): void {
     this.#exchanges.delete(exchange);
     const { socket, next } = exchange;
-    // Not from within: when a connection ends, thousands that wait in a row end one after the other.
+    const line = this.#lines.get(socket);
+    if (line && --line.count === 0) this.#lines.delete(socket);
+    // Not from within: when a connection ends, many that wait in a row end one after the other.
     if (next) queueMicrotask(() => void next.run());
-    else {
-      this.#lasts.delete(socket);
-      socket.resume();
-    }
     if (this.#door.isDraining) this.#endUpgrades();
   }
 
@@ -164,11 +165,13 @@ export class FrontDoor {
     const refusal = new Refusal(status, code, `can't be understood: ${reason}`, { close: true });
     socket.pause();
     // Answers come in the order of requests: whole ones that are under way are answered first.
-    const last = this.#lasts.get(socket);
+    const last = this.#lines.get(socket)?.last;
     if (last) last.refuseRest(refusal);
     else refuseRaw(socket, refusal);
   }
 }
 
+/** Requests of one connection that are under way or wait; a client that sends more ahead is no browser. */
+const PIPELINED_MAX = 100;
 const LAST_WORDS_MS = 100;
 const STATUS: Readonly<Record<string, number>> = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 };
