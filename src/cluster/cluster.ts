@@ -1,5 +1,5 @@
 import type { LeaseKeeper } from "../lease/keeper.ts";
-import { SluiceError } from "../errors/error.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { closeGate, type StuckWriter } from "./gates.ts";
 import type { Peers } from "./peers.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
@@ -19,9 +19,17 @@ export interface ClusterParts {
   readonly holdWrites: RoleNode["holdWrites"];
 }
 
+/** For how long a free lease is left to nodes that have more, or are ready earlier. */
+const BEHIND_MS = 500;
+const RESTORING_MS = 2_000;
+const FAILED_MS = 5_000;
+const REFUSED_MS = 3_000;
+
 /** What the roles command, done to all databases of a node at once. */
 export class Cluster implements RoleNode {
   readonly #parts: ClusterParts;
+  /** Until then the lease is left to nodes that the log lets take over. */
+  #notBeforeMs = 0;
 
   constructor(parts: ClusterParts) {
     this.#parts = parts;
@@ -35,6 +43,8 @@ export class Cluster implements RoleNode {
     signal.throwIfAborted();
     const failed = results.filter((result) => result.status === "rejected");
     for (const { reason } of failed) this.#parts.onProblem(reason);
+    if (failed.some(({ reason }) => isSluiceError(reason, "SLU-8109")))
+      this.#notBeforeMs = performance.now() + REFUSED_MS;
     if (results.length > 0 && failed.length === results.length) throw failed[0]!.reason;
   }
 
@@ -80,8 +90,16 @@ export class Cluster implements RoleNode {
     this.#parts.peers.callSuccessor(nodeId);
   }
 
+  /** Who has everything goes first; who must compare pages before it knows its state can't lead. */
   holdBackMs(): number | undefined {
-    return 0;
+    if (performance.now() < this.#notBeforeMs) return undefined;
+    let longestMs = this.#parts.peers.isBehind ? BEHIND_MS : 0;
+    for (const { state, replica } of this.#all()) {
+      if (replica !== undefined && replica.position === undefined) return undefined;
+      if (state === "restoring" || state === "opening") longestMs = Math.max(longestMs, RESTORING_MS);
+      if (state === "failed") longestMs = Math.max(longestMs, FAILED_MS);
+    }
+    return longestMs;
   }
 
   #all(): ProtectedDatabase[] {

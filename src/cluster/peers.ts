@@ -19,6 +19,8 @@ export interface Peers extends Upstream {
   follow(url: string | undefined): void;
   /** How long ago this node's databases were the primary's; undefined when that isn't known. */
   readonly lagMs: number | undefined;
+  /** The primary that was followed last had something that isn't here. */
+  readonly isBehind: boolean;
   readonly replicas: readonly ConnectedReplica[];
   /** Resolves when the replica has acknowledged every database's present position, and placed its last record. */
   awaitReplica(nodeId: string, signal: AbortSignal): Promise<void>;

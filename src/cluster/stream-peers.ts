@@ -153,6 +153,11 @@ export class StreamPeers implements Peers {
     };
   }
 
+  get isBehind(): boolean {
+    for (const lag of this.#lags) if (lag.isBehind) return true;
+    return false;
+  }
+
   get lagMs(): number | undefined {
     let most: number | undefined;
     for (const lag of this.#lags) {
@@ -201,6 +206,11 @@ class Lag {
   constructor(replica: Replica, attachment: ReturnType<StreamClient["attach"]>) {
     this.#replica = replica;
     this.#attachment = attachment;
+  }
+
+  get isBehind(): boolean {
+    const newest = this.#attachment.durable?.newest;
+    return newest !== undefined && (this.#replica.position ?? 0n) < newest;
   }
 
   get ms(): number | undefined {

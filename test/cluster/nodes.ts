@@ -23,6 +23,7 @@ const nobody: Peers = {
   follow: () => undefined,
   replicas: [],
   lagMs: undefined,
+  isBehind: false,
   awaitReplica: () => Promise.reject(new Error("nobody")),
   callSuccessor: () => undefined,
   attach: () => {
