@@ -21,7 +21,7 @@ export class ServedNode implements NodeView {
   }
 
   reign(): number | undefined {
-    return this.#node.reign;
+    return this.#node.answering;
   }
 
   primary(): PrimaryNode | undefined {

@@ -3,7 +3,7 @@ import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { closeGate, type StuckWriter } from "./gates.ts";
 import type { Peers } from "./peers.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
-import type { RoleNode } from "./roles.ts";
+import type { HeldWrites, RoleNode } from "./roles.ts";
 
 export interface ClusterParts {
   readonly keeper: LeaseKeeper;
@@ -48,7 +48,7 @@ export class Cluster implements RoleNode {
     if (results.length > 0 && failed.length === results.length) throw failed[0]!.reason;
   }
 
-  holdWrites(): ReturnType<RoleNode["holdWrites"]> {
+  holdWrites(): HeldWrites {
     return this.#parts.holdWrites();
   }
 

@@ -129,7 +129,11 @@ export class Node extends EventEmitter<Events> {
   readonly #peers: Peers | undefined;
   readonly #roles: Roles | undefined;
   /** Set by the front door: see `RoleNode.holdWrites`. */
-  holdWrites: RoleNode["holdWrites"] = () => ({ idle: Promise.resolve(), resume: () => undefined });
+  holdWrites: RoleNode["holdWrites"] = () => ({
+    idle: Promise.resolve(),
+    released: Promise.resolve(),
+    resume: () => undefined,
+  });
   #isForced = false;
   #stopping = false;
 
@@ -208,6 +212,11 @@ export class Node extends EventEmitter<Events> {
   /** A number for the present time as primary, while this node may answer as such; each has another. */
   get reign(): number | undefined {
     return this.#roles === undefined ? 1 : this.#roles.reign;
+  }
+
+  /** The same, also while this node hands over: answers of writes from before may still go out. */
+  get answering(): number | undefined {
+    return this.#roles === undefined ? 1 : this.#roles.answering;
   }
 
   /** The node that is the primary, as the lease says; undefined for nobody and for a node without others. */

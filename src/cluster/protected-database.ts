@@ -14,7 +14,7 @@ import { placeLog } from "../log/place.ts";
 import type { Restored } from "../log/restore.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
-import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
+import { epochOf, formatPosition, NOTHING, type Position } from "../ltx/position.ts";
 import type { ObjectStore } from "../store/store.ts";
 import { Engine } from "./engine.ts";
 import { EpochEnds } from "./epoch-ends.ts";
@@ -244,8 +244,11 @@ export class ProtectedDatabase extends EventEmitter<Events> {
    */
   async waitStored(position: Position, signal: AbortSignal): Promise<void> {
     if (this.#writer !== undefined) return this.#writer.waitFor(position, signal);
-    const isStored = (): boolean => (this.#engine.replica?.record?.position ?? NOTHING) >= position;
-    while (!isStored()) await once(this, "placed", { signal });
+    const stored = (): Position => this.#engine.replica?.record?.position ?? NOTHING;
+    while (stored() < position) await once(this, "placed", { signal });
+    const epoch = epochOf(position);
+    const end = epoch === epochOf(stored()) ? undefined : await this.ends.of(epoch, signal);
+    if (end !== undefined && position > end) throw new SluiceError("SLU-4109", `${this.path}: it has left the history`);
   }
 
   /**

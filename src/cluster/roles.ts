@@ -13,8 +13,8 @@ export interface RoleNode {
    * those that aren't; rejects when none is.
    */
   takeOver(limitMs: number, signal: AbortSignal): Promise<void>;
-  /** Lets nobody begin a write any more; `idle` resolves when none is under way, `resume` lets them go on or elsewhere. */
-  holdWrites(): { readonly idle: Promise<void>; readonly resume: () => void };
+  /** Lets nobody begin a write any more. */
+  holdWrites(): HeldWrites;
   /** Lets applications write to every database that is through, and to those that follow; not before `isHeld`. */
   openGates(): void;
   /** Closes all gates and captures what is committed. `limitMs`: from then on writers that are still at it are killed. */
@@ -44,6 +44,16 @@ export interface RolesOptions {
   readonly marginMs: number;
   readonly onState: (state: RoleState) => void;
   readonly onProblem: (error: unknown) => void;
+}
+
+/** Writes that a front door holds back. */
+export interface HeldWrites {
+  /** Resolves when the application has answered all that it had. */
+  readonly idle: Promise<void>;
+  /** Resolves when all answers that had to wait for durability have gone out. */
+  readonly released: Promise<void>;
+  /** Lets them go on, to whoever is the primary then. */
+  readonly resume: () => void;
 }
 
 const RETRY_MS = 500;
@@ -85,6 +95,12 @@ export class Roles {
   /** A number for the present time as primary while gates are open and the lease is held by the clock. */
   get reign(): number | undefined {
     return this.#state === "leading" && this.#options.keeper.isHeld() ? this.#reigns : undefined;
+  }
+
+  /** The same, also while it hands over: answers of writes from before may still go out. */
+  get answering(): number | undefined {
+    const may = this.#state === "leading" || this.#state === "handing-over";
+    return may && this.#options.keeper.isHeld() ? this.#reigns : undefined;
   }
 
   get holder(): LeaseHolder | undefined {
@@ -206,6 +222,8 @@ export class Roles {
       await node.closeGates(handoffTimeoutMs / 4);
       await node.drain(late);
       await node.awaitSuccessor(successor, late);
+      // Everything is in the log: who waited for that gets the answer from this node, which may still give it.
+      await Promise.race([writes.released, sleep(handoffTimeoutMs / 4, undefined, { ref: false })]);
     } catch (error) {
       handover.wanted.reject(new SluiceError("SLU-8105", "the handover was broken off", { cause: error }));
       try {
