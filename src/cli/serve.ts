@@ -1,20 +1,20 @@
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promote } from "../admin/promote.ts";
 import { AdminServer } from "../admin/server.ts";
 import { removeOwner, socketPath, writeOwner } from "../admin/owner.ts";
 import { Node, type NodeCluster, type NodeOptions } from "../cluster/node.ts";
 import { nodeIdIn } from "../cluster/node-id.ts";
-import { StreamPeers } from "../cluster/stream-peers.ts";
+import type { StreamPeers } from "../cluster/stream-peers.ts";
 import type { Config } from "../config/config.ts";
 import { stateDirOf } from "../database/database.ts";
 import { isSluiceError } from "../errors/error.ts";
-import { openLease } from "../lease/open-lease.ts";
 import { createLog, type Logger } from "../observe/log.ts";
 import { Metrics } from "../observe/metrics.ts";
-import { FrontDoor } from "../proxy/server.ts";
+import type { FrontDoor } from "../proxy/server.ts";
 import type { LockHolder, RunNode } from "../supervise/run.ts";
-import { ServedNode } from "./node-view.ts";
 
 export interface Served {
   readonly node: Node;
@@ -25,6 +25,9 @@ export interface Served {
 
 /** How long requests may take to end when this node stops. */
 const DOOR_GRACE_MS = 10_000;
+/** How long a node that is to lead tries to become the primary at its start. */
+const PROMOTE_LIMIT_MS = 30_000;
+const PROMOTE_EVERY_MS = 500;
 /** Nodes without a secret only listen on this machine, where everybody may ask them anything. */
 const LOOPBACK_SECRET = "a cluster on one machine";
 
@@ -44,10 +47,11 @@ export async function serve(
   const admin = new AdminServer({
     node,
     metrics,
+    log,
     secret: config.secret,
     ...(cluster && { tls: config.cluster?.tls, onUpgrade: cluster.peers().handleUpgrade }),
   });
-  const door = doorOf(config, node, metrics, log);
+  const door = await doorOf(config, node, metrics, log);
   const socket = socketPath();
   const owned = new Set<string>();
   // Before a database is opened, and again when it is: the process that had it until then may have ended meanwhile.
@@ -73,6 +77,7 @@ export async function serve(
         if (type === "state") own();
       });
       await node.start(stopping);
+      if (config.cluster?.lease.promote === true) await takeLead(node, config, log, stopping);
       await door?.listen();
     },
     ...((cluster !== undefined || door !== undefined) && { leave }),
@@ -93,6 +98,26 @@ export function noteDir({ dbs }: Config): string {
   return first.kind === "file" ? stateDirOf(first.path) : path.join(first.dir, ".sluice");
 }
 
+/**
+ * `lease.promote`: this node takes over from a running primary before its application starts. Where that doesn't work
+ * within a while it goes on as a replica.
+ */
+async function takeLead(node: Node, config: Config, log: Logger, stopping: AbortSignal): Promise<void> {
+  const { secret, cluster } = config;
+  const signal = AbortSignal.any([stopping, AbortSignal.timeout(PROMOTE_LIMIT_MS)]);
+  let problem: unknown;
+  while (!signal.aborted && node.reign === undefined) {
+    try {
+      await promote(node, undefined, { secret, tls: cluster?.tls });
+    } catch (error) {
+      // Not caught up yet, most of the time.
+      problem = error;
+      await sleep(PROMOTE_EVERY_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+  if (node.reign === undefined && !stopping.aborted) log.warn({ err: problem }, "not promoted; this node is a replica");
+}
+
 /** What makes the node one of a cluster; undefined for a lone one. */
 async function clusterOf(
   config: Config,
@@ -101,6 +126,9 @@ async function clusterOf(
 ): Promise<{ readonly parts: NodeCluster; readonly peers: () => StreamPeers } | undefined> {
   const { cluster, secret, node: own, proxy } = config;
   if (cluster === undefined) return undefined;
+  // A lone node loads nothing of this.
+  const { openLease } = await import("../lease/open-lease.ts");
+  const { StreamPeers } = await import("../cluster/stream-peers.ts");
   const { advertise, lease, tls } = cluster;
   const { candidate, ttlMs, takeoverTimeoutMs, handoffTimeoutMs } = lease;
   const nodeId = nodeIdIn(noteDir(config));
@@ -114,7 +142,6 @@ async function clusterOf(
     advertise,
     ...(proxy && { proxy: proxy.advertise ?? `http://${new URL(advertise).hostname}:${proxy.listen.port}` }),
     candidate,
-    promote: lease.promote,
     register: await openLease(lease.place, ttlMs, advertise),
     ttlMs,
     takeoverTimeoutMs,
@@ -137,9 +164,11 @@ async function clusterOf(
   return { parts, peers: () => peers! };
 }
 
-function doorOf(config: Config, node: Node, metrics: Metrics, log: Logger): FrontDoor | undefined {
+async function doorOf(config: Config, node: Node, metrics: Metrics, log: Logger): Promise<FrontDoor | undefined> {
   const { proxy, secret, node: own } = config;
   if (proxy === undefined) return undefined;
+  const { FrontDoor } = await import("../proxy/server.ts");
+  const { ServedNode } = await import("./node-view.ts");
   const view = new ServedNode(node, own.name, proxy.listen.port);
   const door = new FrontDoor({
     config: proxy,

@@ -49,6 +49,13 @@ export class DatabaseDirectory {
     this.#arm();
   }
 
+  /** Looks now: what was there before the call has been reported when it resolves. Rejects when `dir` can't be read. */
+  look(): Promise<void> {
+    const looked = this.#scanning.then(() => this.#scan());
+    this.#scanning = looked.catch(() => undefined);
+    return looked;
+  }
+
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
@@ -58,7 +65,8 @@ export class DatabaseDirectory {
   #arm(): void {
     if (this.#stopped) return;
     this.#timer = setTimeout(() => {
-      this.#scanning = this.#scan()
+      this.#scanning = this.#scanning
+        .then(() => this.#scan())
         .catch(this.#options.onError)
         .finally(() => this.#arm());
     }, this.#options.pollMs ?? 1000);
@@ -67,7 +75,7 @@ export class DatabaseDirectory {
 
   async #scan(): Promise<void> {
     const seen = new Map<string, Folder>();
-    await this.#look("", seen);
+    await this.#enter("", seen);
     if (this.#stopped) return;
     this.#folders = seen;
     const found = new Set([...seen.values()].flatMap((folder) => [...folder.files]));
@@ -77,7 +85,7 @@ export class DatabaseDirectory {
     for (const file of found) if (!before.has(file)) this.#options.onAppeared(file);
   }
 
-  async #look(relative: string, seen: Map<string, Folder>): Promise<void> {
+  async #enter(relative: string, seen: Map<string, Folder>): Promise<void> {
     const absolute = path.join(this.#options.dir, relative);
     const folder = await this.#read(relative, absolute).catch((error: NodeJS.ErrnoException) => {
       // A folder below that was removed meanwhile has nothing in it any more; the top one must exist.
@@ -91,7 +99,7 @@ export class DatabaseDirectory {
       folder.candidates.delete(candidate);
       folder.files.add(candidate);
     }
-    for (const below of folder.folders) await this.#look(below, seen);
+    for (const below of folder.folders) await this.#enter(below, seen);
   }
 
   async #read(relative: string, absolute: string): Promise<Folder> {

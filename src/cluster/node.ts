@@ -48,8 +48,6 @@ export interface NodeCluster {
   readonly ttlMs: number;
   readonly takeoverTimeoutMs: number;
   readonly handoffTimeoutMs: number;
-  /** Ask a running primary to hand over, once this node has caught up. */
-  readonly promote?: boolean;
   /** Lets the locks of these descriptors live until the application is dead. */
   readonly hold: ClusterOptions["hold"];
   readonly release: ClusterOptions["release"];
@@ -125,6 +123,8 @@ export class Node extends EventEmitter<Events> {
   readonly #fatal = new AbortController();
   readonly #probing = new AbortController();
   readonly #probes = new Set<Promise<void>>();
+  /** Databases of directories that are on their way. */
+  readonly #appearing = new Set<Promise<void>>();
   readonly #keeper: LeaseKeeper | undefined;
   readonly #peers: Peers | undefined;
   readonly #roles: Roles | undefined;
@@ -227,6 +227,12 @@ export class Node extends EventEmitter<Events> {
     return { nodeId, name, advertise, proxy, isSelf: holder.isSelf };
   }
 
+  /** Whether this node may be the primary: by `lease.candidate`, and because the lease passes from node to node. */
+  get canLead(): boolean {
+    const { cluster } = this.#options;
+    return cluster === undefined || (cluster.candidate && cluster.register.expires);
+  }
+
   /** How far this node's databases are behind the primary's; 0 on a primary, undefined when unknown. */
   get lagMs(): number | undefined {
     return this.role === "primary" ? 0 : this.#peers?.lagMs;
@@ -307,6 +313,12 @@ export class Node extends EventEmitter<Events> {
     };
   }
 
+  /** Resolves when databases that are new in directories are under this node's care. Rejects when a directory can't be read. */
+  async discover(): Promise<void> {
+    for (const directory of this.#directories) await directory.look();
+    await Promise.all(this.#appearing);
+  }
+
   /** Waits until what is committed to `db` now is durable; see `ProtectedDatabase.sync`. Throws SLU-1003. */
   async sync(db: string, wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
     const database = this.#databases.get(path.resolve(db));
@@ -349,6 +361,8 @@ export class Node extends EventEmitter<Events> {
       recursive: db.recursive,
       onAppeared: (relative) => {
         const ready = alone(relative);
+        this.#appearing.add(ready);
+        void ready.then(() => this.#appearing.delete(ready));
         if (scanning) first.push(ready);
       },
       onGone: (relative) => {

@@ -2,9 +2,7 @@ import { Command } from "commander";
 import { ask } from "../../admin/client.ts";
 import type { Promoted } from "../../admin/promote.ts";
 import { configOption, jsonOption } from "../options.ts";
-import { readConfig } from "../target.ts";
-import { databasesOf } from "../../admin/report.ts";
-import type { DbConfig } from "../../config/config.ts";
+import { ownDatabase } from "../own-database.ts";
 import { SluiceError } from "../../errors/error.ts";
 
 const LIMIT_MS = 65_000;
@@ -34,11 +32,4 @@ export function command(): Command {
       if (json) console.log(JSON.stringify(answer));
       else console.log(`${answer.primary} is the primary (${Math.round(answer.tookMs)} ms)`);
     });
-}
-
-/** A database of this node: its state says which process looks after it. Throws SLU-1004. */
-function ownDatabase(config: string | undefined): string {
-  const found = readConfig(config).dbs.flatMap((db: DbConfig) => (db.kind === "file" ? [db.path] : databasesOf(db)));
-  if (found[0] === undefined) throw new SluiceError("SLU-1004", "no Sluice runs here");
-  return found[0];
 }
