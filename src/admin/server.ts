@@ -7,11 +7,13 @@ import type { Node } from "../cluster/node.ts";
 import { serverTls, type TlsFiles } from "../cluster/stream/tls.ts";
 import type { ListenAddress } from "../config/config.ts";
 import { isLoopback } from "../config/resolve.ts";
-import { promote } from "./promote.ts";
+import { Lending } from "./lending.ts";
+import { answerLoan, parseLoan, returnLoan } from "./loans.ts";
 import { parseDuration } from "../config/duration.ts";
 import type { ErrorCode } from "../errors/codes.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { formatPosition } from "../ltx/position.ts";
+import type { Logger } from "../observe/log.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { answerExport, exportedName } from "./export.ts";
 
@@ -32,6 +34,9 @@ const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
   "SLU-8101": 409,
   "SLU-8104": 409,
   "SLU-8105": 409,
+  "SLU-8110": 409,
+  "SLU-8112": 409,
+  "SLU-8113": 504,
   "SLU-1000": 400,
   "SLU-1003": 404,
   "SLU-1006": 504,
@@ -45,6 +50,7 @@ export interface AdminOptions {
   readonly metrics: Metrics;
   /** Bearer secret of `node.listen`; the control socket, which only its owner can open, needs none. */
   readonly secret: string | undefined;
+  readonly log?: Logger;
   /** For `node.listen`. */
   readonly tls?: TlsFiles | undefined;
   /** Takes what asks for another protocol at `node.listen`. */
@@ -53,15 +59,17 @@ export interface AdminOptions {
 
 /**
  * The admin API: `GET /healthz`, `/v1/status`, `/v1/events`, `/v1/databases/NAME/export`, `/metrics`,
- * `POST /v1/sync`. Served at `node.listen`, and
+ * `POST /v1/sync`, `/v1/promote`, `/v1/loans`, `/v1/loans/return`. Served at `node.listen`, and
  * on a Unix socket for this machine's own commands.
  */
 export class AdminServer {
   readonly #options: AdminOptions;
   readonly #servers: Server[] = [];
+  readonly #lending: Lending;
 
   constructor(options: AdminOptions) {
     this.#options = options;
+    this.#lending = new Lending(options);
   }
 
   /** Serves on a Unix socket that only this user can open. Throws SLU-1005. */
@@ -164,8 +172,12 @@ export class AdminServer {
         return this.#sync(request, response);
       case "POST /v1/promote": {
         const { node: to, force } = parsePromote(await readJson(request));
-        return answer(response, 200, await promote(node, to, { ...this.#options, force }));
+        return answer(response, 200, await this.#lending.promote(to, force));
       }
+      case "POST /v1/loans":
+        return answerLoan(this.#lending, node.status.node, parseLoan(await readJson(request)), response);
+      case "POST /v1/loans/return":
+        return answer(response, 200, await returnLoan(this.#lending, await readJson(request)));
       default:
         return answer(response, 404, { error: `there is no ${what}` });
     }

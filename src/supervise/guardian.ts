@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, writeSync } from "node:fs";
 import { flushCompileCache } from "node:module";
 import { Socket } from "node:net";
 import { systemErrorCode } from "../errors/error.ts";
 import { dropCleanPages } from "../observe/clean-pages.ts";
+import { deathSignalPrefix } from "./death-signal.ts";
 import { children, descendants, killDescendants, reapOrphans, signal } from "./descendants.ts";
 import { becomeSubreaper, receiveDescriptors, withOpenFilesLimit } from "./libc.ts";
 import { CHANNEL_FD, FILES_FD, lineReader, type Report, type Request } from "./messages.ts";
@@ -33,7 +34,6 @@ class Guardian {
   readonly #own = new Set<number>();
   readonly #held = new Map<string, number[]>();
   #alone = false;
-  #deathSignal: readonly string[] | undefined;
 
   serve(): void {
     becomeSubreaper();
@@ -61,7 +61,8 @@ class Guardian {
   }
 
   #start({ id, argv, env, openFiles }: StartRequest): void {
-    const [file = "", ...args] = [...this.#deathSignalPrefix(), ...argv];
+    // A second net below the first.
+    const [file = "", ...args] = [...deathSignalPrefix(), ...argv];
     let child: ChildProcess;
     try {
       // Its own session: a terminal's Ctrl-C reaches Sluice alone, which passes it on once.
@@ -83,19 +84,6 @@ class Guardian {
       this.#report({ is: "exited", id, code, signal: name });
     });
     this.#report({ is: "started", id, pid });
-  }
-
-  /**
-   * A second net below the first: where util-linux has `setpriv --pdeathsig`, the kernel kills the command itself when
-   * the guardian dies (prctl(2), PR_SET_PDEATHSIG; what the command forks does not inherit it).
-   */
-  #deathSignalPrefix(): readonly string[] {
-    // By its path: the command's own PATH may lead elsewhere.
-    this.#deathSignal ??=
-      ["/usr/bin/setpriv", "/bin/setpriv"]
-        .map((setpriv) => [setpriv, "--pdeathsig", "KILL", "--"] as const)
-        .find(([file, ...args]) => spawnSync(file, [...args, "true"], { stdio: "ignore" }).status === 0) ?? [];
-    return this.#deathSignal;
   }
 
   #signal(id: number, name: NodeJS.Signals, group: boolean): void {

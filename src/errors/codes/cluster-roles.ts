@@ -64,4 +64,42 @@ export const roleCodes = {
     remedy:
       "Bring one of the members back. If they are gone for good, `sluice promote --force` on the node with the newest position lets it take over; what only they had is lost.",
   },
+  "SLU-8110": {
+    title: "A command has the primary",
+    meaning:
+      "A `sluice exec --on-primary` runs on the primary, which stays where it is until the command has ended. One such command runs at a time in the whole cluster.",
+    normal: "While a migration or a shell runs with `sluice exec`.",
+    remedy:
+      "Wait for it; `sluice exec` does so by itself, for `--wait`. `sluice promote --force` on another node doesn't wait.",
+  },
+  "SLU-8111": {
+    title: "This node can't be the primary",
+    meaning:
+      "`sluice exec --on-primary` makes the node on which it is called the primary for the time of its command. This one may not be: `lease.candidate` is false, or the lease's type is `static`. The command was not run.",
+    normal: "Never.",
+    remedy: "Run the command on the primary, or on a candidate; `sluice status` names the primary.",
+  },
+  "SLU-8112": {
+    title: "This node stopped being the primary while a command ran",
+    meaning:
+      "The lease was lost, or Sluice was stopped or died, during a `sluice exec --on-primary`. The command was sent SIGTERM, and SIGKILL after ten seconds. Commits from before may be in the log or not; what never got there is in this node's quarantine once the node follows again.",
+    normal: "When a node is stopped or dies just then.",
+    remedy:
+      "Look at what the command has done (`sluice status`, `sluice quarantine list`), and run it again. Migration tools go on where they were.",
+  },
+  "SLU-8113": {
+    title: "The command's commits are not in the store",
+    meaning:
+      "The command has ended, and what it committed is on this node's disk, but the store did not confirm it in time. This node stays the primary and goes on sending.",
+    normal: "When the store is slow or away.",
+    remedy:
+      "`sluice status` shows how far the store is. When it has everything, `sluice promote NAME` gives the primary back.",
+  },
+  "SLU-8114": {
+    title: "A command took longer than its time",
+    meaning:
+      "The command of `sluice exec --on-primary` did not end within `--timeout`. It was sent SIGTERM, and SIGKILL after ten seconds; the transaction that it was in is rolled back, the ones before it count.",
+    normal: "Never.",
+    remedy: "Run it again with a longer `--timeout`.",
+  },
 } as const;
