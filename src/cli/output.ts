@@ -7,7 +7,6 @@ const WRONG_USAGE: ReadonlySet<ErrorCode> = new Set([
   "SLU-1001",
   "SLU-1002",
   "SLU-1003",
-  "SLU-1007",
   "SLU-1010",
   "SLU-1015",
   "SLU-3001",

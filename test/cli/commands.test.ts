@@ -229,7 +229,6 @@ describe("errors", () => {
     ["a store for later", ["verify", "gs://bucket/app"], 2, "SLU-3002"],
     ["no store", ["verify", "nonsense://x"], 2, "SLU-3001"],
     ["an empty store", ["verify", "file:///nowhere"], 1, "SLU-4501"],
-    ["replicas", ["sync", "--wait", "replica", "app.db"], 2, "SLU-1007"],
     ["nobody there", ["sync", "app.db"], 1, "SLU-1004"],
   ])("%s: status, code, message and hint", async (_what, args, status, code) => {
     await using place = new Place();

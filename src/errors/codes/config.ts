@@ -45,13 +45,6 @@ export const configCodes = {
     normal: "When the store is slow or away.",
     remedy: "`sluice status` shows how far the store is.",
   },
-  "SLU-1007": {
-    title: "Only for several nodes",
-    meaning:
-      "The configuration is for a cluster, and this version of Sluice runs a single node: it restores, replicates and runs the application, without replicas, failover and front door. Nothing was started.",
-    normal: "Never.",
-    remedy: "Remove the keys named, or write `lease: { type: none }`.",
-  },
   "SLU-1008": {
     title: "Stopped",
     meaning: "A signal ended the command before it was done. A restore leaves its target as it was.",
