@@ -3,14 +3,15 @@ import { rmSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promote } from "../admin/promote.ts";
+import { databasesOf } from "../admin/report.ts";
 import { AdminServer } from "../admin/server.ts";
-import { removeOwner, socketPath, writeOwner } from "../admin/owner.ts";
+import { readOwner, removeOwner, socketPath, writeOwner } from "../admin/owner.ts";
 import { Node, type NodeCluster, type NodeOptions } from "../cluster/node.ts";
 import { nodeIdIn } from "../cluster/node-id.ts";
 import type { StreamPeers } from "../cluster/stream-peers.ts";
 import type { Config } from "../config/config.ts";
 import { stateDirOf } from "../database/database.ts";
-import { isSluiceError } from "../errors/error.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { createLog, type Logger } from "../observe/log.ts";
 import { Metrics } from "../observe/metrics.ts";
 import type { FrontDoor } from "../proxy/server.ts";
@@ -69,6 +70,7 @@ export async function serve(
     onRole: (listener) => void node.on("role", listener),
     async start(stopping, given) {
       holder = given;
+      if (cluster !== undefined) assertAlone(config);
       await admin.listenOnSocket(socket);
       if (config.node.listen !== undefined) await admin.listen(config.node.listen);
       if (config.metricsListen !== undefined) await admin.listenForMetrics(config.metricsListen);
@@ -90,6 +92,21 @@ export async function serve(
     },
   };
   return { node, log, runNode };
+}
+
+/**
+ * Two processes of one node would each take the other's lease for that of an earlier life of its own. Throws SLU-2003 when
+ * another one looks after this node's databases.
+ */
+function assertAlone({ dbs }: Config): void {
+  for (const db of dbs) {
+    const files = db.kind === "file" ? [db.path] : databasesOf(db);
+    for (const file of files) {
+      const owner = readOwner(file);
+      if (owner !== undefined && owner.pid !== process.pid)
+        throw new SluiceError("SLU-2003", `${file} is looked after by process ${owner.pid}`);
+    }
+  }
 }
 
 /** Where a process keeps what is no single database's: beside the first one. */
