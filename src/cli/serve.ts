@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promote } from "../admin/promote.ts";
@@ -100,7 +100,7 @@ export async function serve(
  */
 function assertAlone({ dbs }: Config): void {
   for (const db of dbs) {
-    const files = db.kind === "file" ? [db.path] : databasesOf(db);
+    const files = db.kind === "file" ? [db.path] : existsSync(db.dir) ? databasesOf(db) : [];
     for (const file of files) {
       const owner = readOwner(file);
       if (owner !== undefined && owner.pid !== process.pid)
