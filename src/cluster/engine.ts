@@ -65,10 +65,11 @@ export class Engine {
   /** As a primary's; among other nodes its gate is closed. */
   async toDatabase(): Promise<Database> {
     const { path, cluster } = this.#options;
-    const kept = this.#take();
+    const kept = this.#kept;
     const gate = cluster === undefined ? "open" : "closed";
     this.#database =
       kept === undefined ? await Database.open(path, { ...this.#open(), gate }) : await Database.of(kept);
+    this.#kept = undefined;
     await cluster?.hold(path, this.#database.descriptors);
     return this.#database;
   }
@@ -76,16 +77,11 @@ export class Engine {
   /** As a replica's; its gate is closed. */
   async toReplica(): Promise<Replica> {
     const { path, cluster } = this.#options;
-    const kept = this.#take();
+    const kept = this.#kept;
     this.#replica = kept === undefined ? await Replica.open(path, this.#open()) : await Replica.of(kept);
+    this.#kept = undefined;
     await cluster?.hold(path, this.#replica.descriptors);
     return this.#replica;
-  }
-
-  #take(): Started | undefined {
-    const kept = this.#kept;
-    this.#kept = undefined;
-    return kept;
   }
 
   #open(): DatabaseOptions {
@@ -110,8 +106,8 @@ export class Engine {
   }
 
   async close(options: { readonly merge: boolean }): Promise<void> {
-    const kept = this.#take();
-    if (kept !== undefined) this.#replica = await Replica.of(kept);
+    if (this.#kept !== undefined) this.#replica = await Replica.of(this.#kept);
+    this.#kept = undefined;
     await this.#database?.close(options);
     await this.#replica?.close(options);
     this.#database = undefined;

@@ -14,7 +14,7 @@ import type { ObjectStore } from "../store/store.ts";
 import { Cluster } from "./cluster.ts";
 import { DatabaseDirectory } from "./directory.ts";
 import { databasesIn } from "./discover.ts";
-import { observe, updateGauges } from "./observe.ts";
+import { observe, updateClusterGauges, updateGauges } from "./observe.ts";
 import { NodeFiles } from "./node-files.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { PrimaryFiles } from "./primary-files.ts";
@@ -147,7 +147,10 @@ export class Node extends EventEmitter<Events> {
       this.#peers = cluster.peers(this);
       this.#roles = this.#makeRoles(cluster, this.#keeper, this.#peers);
     }
-    options.metrics.onCollect = () => updateGauges(options.metrics, this.#databases.values());
+    options.metrics.onCollect = () => {
+      updateGauges(options.metrics, this.#databases.values());
+      if (cluster !== undefined) updateClusterGauges(options.metrics.cluster, this.status);
+    };
   }
 
   /** Aborted with the error that this node can't go on after: another writer has the log of its only database. */
@@ -552,6 +555,7 @@ export class Node extends EventEmitter<Events> {
 
   #roleState(state: RoleState): void {
     this.#options.log.info({ state }, "role");
+    this.#options.metrics.cluster.roleChanges.inc({ state });
     this.emit("event", { type: "role", role: this.role, state });
     this.#roleChanged();
   }

@@ -2,9 +2,10 @@ import { isSluiceError } from "../errors/error.ts";
 import { epochOf, formatPosition, seqOf } from "../ltx/position.ts";
 import { logFailure } from "../observe/failure.ts";
 import type { Logger } from "../observe/log.ts";
+import type { ClusterMetrics } from "../observe/cluster-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
-import type { NodeEvent } from "./status.ts";
+import type { NodeEvent, NodeStatus } from "./status.ts";
 import { verifiedAtMs } from "./verified.ts";
 
 export interface Observers {
@@ -45,6 +46,7 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
     metrics.commits.inc(labels, commits);
     emit({ type: "commit", db, position: formatPosition(position), commits, atMs: nowMs() });
   });
+  database.on("applied", () => metrics.cluster.applied.inc(labels));
   database.on("restored", ({ txid, elapsedMs }) => log.info({ txid: txid.toString(16), elapsedMs }, "restored"));
   const quarantined = (where: string, pages: number | undefined): void => {
     metrics.quarantined.inc(labels);
@@ -134,10 +136,14 @@ export function updateGauges(metrics: Metrics, databases: Iterable<ProtectedData
     metrics.quarantineBytes.set(labels, status.quarantined.bytes);
     const verified = verifiedAtMs(db);
     if (verified !== undefined) metrics.verifiedAge.set(labels, (Date.now() - verified) / 1000);
+    const { replica } = protectedDatabase;
+    const position = database?.position ?? replica?.position;
+    if (position !== undefined) {
+      metrics.position.set(labels, seqOf(position));
+      metrics.epoch.set(labels, epochOf(position));
+    }
+    metrics.walBytes.set(labels, status.walBytes ?? 0);
     if (database === undefined) continue;
-    metrics.walBytes.set(labels, database.walBytes);
-    metrics.position.set(labels, seqOf(database.position));
-    metrics.epoch.set(labels, epochOf(database.position));
     metrics.unbackfilledFrames.set(labels, database.unbackfilledFrames);
     metrics.frozenBatches.set(labels, database.frozen.length);
     metrics.confirmedTxid.set(labels, database.logState?.confirmed.txid ?? 0);
@@ -145,4 +151,17 @@ export function updateGauges(metrics: Metrics, databases: Iterable<ProtectedData
     const at = writer?.status.confirmedAtMs;
     if (at !== undefined) metrics.uploadAge.set(labels, (Date.now() - at) / 1000);
   }
+}
+
+/** The same for what is the whole node's, among others. */
+export function updateClusterGauges(metrics: ClusterMetrics, status: NodeStatus): void {
+  const { role, lease, lagMs, replicas = [] } = status;
+  metrics.isPrimary.set(role === "primary" ? 1 : 0);
+  metrics.replicas.set(replicas.length);
+  if (lease?.lapsesInMs !== undefined && Number.isFinite(lease.lapsesInMs))
+    metrics.leaseSeconds.set(lease.lapsesInMs / 1000);
+  if (lagMs === undefined) metrics.lag.remove();
+  else metrics.lag.set(lagMs / 1000);
+  metrics.replicaLag.reset();
+  for (const { name, lagMs: behindMs } of replicas) metrics.replicaLag.set({ replica: name }, behindMs / 1000);
 }

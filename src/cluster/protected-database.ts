@@ -367,7 +367,9 @@ export class ProtectedDatabase extends EventEmitter<Events> {
           await this.#keep();
           continue;
         }
-        await this.#close({ merge: false });
+        // A replica's gate stays closed while it waits for a disk or a primary: what an application wrote would be lost.
+        if (this.#role === "replica" && isOutside(known)) await this.#keep();
+        else await this.#close({ merge: false });
         if (isSluiceError(known, "SLU-2021") || (this.#options.adopt && isForeign(known))) {
           this.emit("adopted", quarantineFile(this.path));
           this.#adopted = true;
@@ -555,6 +557,11 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 /** The files or the WAL are not what Sluice has followed: they must be opened anew. */
 function isLost(error: Error): boolean {
   return ["SLU-2006", "SLU-2007", "SLU-2020"].some((code) => isSluiceError(error) && error.code === code);
+}
+
+/** The disk's fault, or another node's: the files that are open are as they were. */
+function isOutside(error: Error): boolean {
+  return isSluiceError(error) && /^SLU-(2008|2009|2010|8\d\d\d)$/.test(error.code);
 }
 
 async function ended(signal: AbortSignal): Promise<void> {

@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { codes } from "../errors/codes.ts";
+import { ClusterMetrics } from "./cluster-metrics.ts";
 import { ProxyMetrics } from "./proxy-metrics.ts";
 
 /** Seconds, from a fsync to a slow upload. */
@@ -86,6 +87,7 @@ export class Metrics {
   });
 
   readonly proxy = new ProxyMetrics(this.registry);
+  readonly cluster = new ClusterMetrics(this.registry);
 
   /** Called before each reading, to bring gauges up to date. */
   onCollect: () => void = () => undefined;

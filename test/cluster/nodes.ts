@@ -63,6 +63,7 @@ export class TestCluster {
   readonly dir = mkdtempSync(path.join(os.tmpdir(), "sluice-cluster-"));
   readonly nodes = new Map<string, Node>();
   readonly leases = new Map<string, TestLease>();
+  readonly metrics = new Map<string, Metrics>();
   readonly #ports = new Map<string, number>();
   readonly #servers = new Map<string, Server>();
 
@@ -84,10 +85,12 @@ export class TestCluster {
     if (problems.length > 0) throw new Error(JSON.stringify(problems));
     const config = resolveConfig(value!, this.at("sluice.yml"), {});
     if (!("dbs" in config)) throw new Error(JSON.stringify(config));
+    const metrics = new Metrics();
+    this.metrics.set(name, metrics);
     const node = new Node({
       config,
       log: createLog({ level: process.env["SLUICE_TEST_LOG"] ?? "fatal" }).child({ node: name }),
-      metrics: new Metrics(),
+      metrics,
       restoreMissing: true,
       cluster: {
         nodeId: name,

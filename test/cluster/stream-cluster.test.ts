@@ -100,3 +100,26 @@ test("durability at `replica`: members are named, acknowledge, and go first", as
   await expect.poll(() => cluster.primary, patient).toBe("a");
   expect(await cluster.sqlBeside("a", 1, "select count(*) from t")).toBe("[(3,)]");
 });
+
+test("metrics and status say who is primary, and how far each replica is behind", async () => {
+  await three();
+  const [a, b] = [cluster.nodes.get("a")!, cluster.nodes.get("b")!];
+  await expect
+    .poll(() => a.replicas.map(({ name, lagMs }) => [name, lagMs]).toSorted(), patient)
+    .toEqual([
+      ["b", 0],
+      ["c", 0],
+    ]);
+  const text = await cluster.metrics.get("a")!.text();
+  expect(text).toMatch(/^sluice_primary 1$/m);
+  expect(text).toMatch(/^sluice_replication_lag_seconds\{replica="b"\} 0$/m);
+  expect(text).toMatch(/^sluice_replicas 2$/m);
+  expect(await cluster.metrics.get("b")!.text()).toMatch(/^sluice_primary 0$/m);
+  expect(b.status).toMatchObject({
+    role: "replica",
+    state: "following",
+    primary: { name: "a" },
+    lagMs: expect.any(Number),
+  });
+  expect(a.status).toMatchObject({ role: "primary", state: "leading", lease: { isHeld: true } });
+});
