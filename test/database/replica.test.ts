@@ -11,7 +11,7 @@ import { seedState } from "../../src/database/seed.ts";
 import { lockPage } from "../../src/ltx/header.ts";
 import { PageSum } from "../../src/ltx/page-sum.ts";
 import { position } from "../../src/ltx/position.ts";
-import { runPython, scratch } from "./apps.ts";
+import { runPython, scratch, startPython } from "./apps.ts";
 import { type PageSet, Source } from "./page-sets.ts";
 
 const PAGE = 4096;
@@ -199,4 +199,38 @@ test("killed between two roles, the next start knows where it is", async () => {
   database = undefined;
   replica = await open();
   expect(replica.position).toBe(before);
+});
+
+test("a connection that was refused on the replica writes after the promotion, without being opened anew", async () => {
+  const app = startPython(
+    path,
+    `
+import sys
+db.execute("pragma busy_timeout=50")
+for line in sys.stdin:
+    try:
+        db.execute("insert into t(x) values(?)", (line.strip(),))
+        print("wrote", line.strip())
+    except Exception as e:
+        print("refused", line.strip(), e)
+`,
+  );
+  let output = "";
+  app.process.stdout!.on("data", (data: Buffer) => (output += data.toString()));
+  try {
+    app.process.stdin!.write("early\n");
+    await expect.poll(() => output, { timeout: 10_000 }).toContain("refused early database is locked");
+    database = await Database.of(replica!.handOver());
+    replica = undefined;
+    await database.freezeTakeover({ txid: 8, writer: 77n, minTimestampMs: 0 });
+    await database.confirm(8);
+    await database.begin(8, 77n);
+    database.openGate();
+    app.process.stdin!.write("late\n");
+    await expect.poll(() => output, { timeout: 10_000 }).toContain("wrote late");
+    expect(database.captureNow()).toBe(position(8, 1));
+  } finally {
+    app.process.stdin!.end();
+    await app.ended;
+  }
 });
