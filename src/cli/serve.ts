@@ -29,6 +29,8 @@ const DOOR_GRACE_MS = 10_000;
 /** How long a node that is to lead tries to become the primary at its start. */
 const PROMOTE_LIMIT_MS = 30_000;
 const PROMOTE_EVERY_MS = 500;
+/** Why a stream is refused, where somebody must change something. */
+const FOR_OPERATORS = new Set<string>(["SLU-8201", "SLU-8202", "SLU-8203", "SLU-8204", "SLU-8207", "SLU-8211"]);
 /** Nodes without a secret only listen on this machine, where everybody may ask them anything. */
 const LOOPBACK_SECRET = "a cluster on one machine";
 
@@ -150,9 +152,14 @@ async function clusterOf(
   const { candidate, ttlMs, takeoverTimeoutMs, handoffTimeoutMs } = lease;
   const nodeId = nodeIdIn(noteDir(config));
   let peers: StreamPeers | undefined;
+  let told: string | undefined;
   const onProblem = (error: Error): void => {
-    const fields = isSluiceError(error) ? { code: error.code } : { err: error };
-    log.debug(fields, error.message);
+    if (!isSluiceError(error)) return log.warn({ err: error }, "following the primary");
+    const { code, hint, message } = error;
+    // Tried again and again, but only somebody's hand helps.
+    const isNews = FOR_OPERATORS.has(code) && code !== told;
+    if (isNews) told = code;
+    log[isNews ? "warn" : "debug"]({ code, ...(isNews && { hint }) }, message);
   };
   const parts: NodeCluster = {
     nodeId,
