@@ -3,7 +3,7 @@ import type { DatabaseEvent } from "../database/events.ts";
 import { Replica } from "../database/replica.ts";
 import type { Started } from "../database/starting.ts";
 import { peekState } from "../database/state.ts";
-import type { ClusterOptions } from "./protected-database.ts";
+import type { ClusterOptions } from "./database-options.ts";
 
 export interface EngineOptions {
   readonly path: string;

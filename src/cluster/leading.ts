@@ -4,7 +4,7 @@ import { ltxJobs } from "../log/ltx-jobs.ts";
 import { LogWriter } from "../log/log-writer.ts";
 import type { SluiceError } from "../errors/error.ts";
 import type { Position } from "../ltx/position.ts";
-import type { ProtectedOptions } from "./protected-database.ts";
+import type { ProtectedOptions } from "./database-options.ts";
 import { newNodeId } from "./restore-missing.ts";
 
 /** Takes over the log of a database and writes it from then on; `onLost` when it's another writer's. */

@@ -7,21 +7,12 @@ import type { LogContext } from "../log/context.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { lastRecord } from "../log/place.ts";
 import { NOTHING, type Position } from "../ltx/position.ts";
-import type { MemberSource } from "./upstream.ts";
+import type { MemberCandidate, MemberSource } from "./upstream.ts";
 
 /** A record names at most so many. */
 const MEMBERS_MAX = 3;
 /** How long members may take to acknowledge before the log is asked, too. */
 const PATIENCE_MS = 200;
-
-/** A connected replica that may become primary, as far as one database asks. */
-export interface MemberCandidate {
-  /** Its life's number, as records name it. */
-  readonly member: number;
-  /** What it has applied; undefined while it doesn't follow this database. */
-  readonly applied: Position | undefined;
-  readonly lagMs: number;
-}
 
 /**
  * What is acknowledged at `replica` (protocol section 9): what every member has applied that the last confirmed record or

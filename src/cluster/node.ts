@@ -18,10 +18,11 @@ import { observe, updateClusterGauges, updateGauges } from "./observe.ts";
 import { NodeFiles } from "./node-files.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { PrimaryFiles } from "./primary-files.ts";
-import { type ClusterOptions, ProtectedDatabase } from "./protected-database.ts";
+import type { ClusterOptions } from "./database-options.ts";
+import { ProtectedDatabase } from "./protected-database.ts";
 import { isThere, quarantineFile } from "./restore-missing.ts";
 import { type RoleNode, Roles, type RoleState } from "./roles.ts";
-import type { NodeEvent, NodeRole, NodeStatus } from "./status.ts";
+import type { NodeEvent, NodeRole, NodeStatus, PrimaryRecord } from "./status.ts";
 import { Stores } from "./stores.ts";
 import { VERSION } from "../observe/version.ts";
 
@@ -54,17 +55,6 @@ export interface NodeCluster {
   /** A replica that is further behind is no member for durability at `replica`. */
   readonly memberLagMs: number;
   readonly peers: (node: Node) => Peers;
-}
-
-/** Who is the primary, as the lease says. */
-export interface PrimaryRecord {
-  readonly nodeId: string;
-  readonly name: string;
-  /** URL of its API. */
-  readonly advertise: string;
-  /** URL of its front door, where the lease says it. */
-  readonly proxy: string | undefined;
-  readonly isSelf: boolean;
 }
 
 interface Events {

@@ -1,9 +1,19 @@
 import type { ErrorCode } from "../errors/codes.ts";
 import type { ConnectedReplica } from "./peers.ts";
-import type { PrimaryRecord } from "./node.ts";
 import type { RoleState } from "./roles.ts";
 
 export type NodeRole = "primary" | "replica";
+
+/** Who is the primary, as the lease says. */
+export interface PrimaryRecord {
+  readonly nodeId: string;
+  readonly name: string;
+  /** URL of its API. */
+  readonly advertise: string;
+  /** URL of its front door, where the lease says it. */
+  readonly proxy: string | undefined;
+  readonly isSelf: boolean;
+}
 
 /** What `sluice status` shows; the form of `GET /v1/status`. */
 export interface NodeStatus {

@@ -3,14 +3,13 @@ import type { Duplex } from "node:stream";
 import type { Replica } from "../database/replica.ts";
 import { SluiceError } from "../errors/error.ts";
 import type { Node } from "./node.ts";
-import type { MemberCandidate } from "./members.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { LeadingDatabases } from "./published-databases.ts";
 import { StreamClient } from "./stream/client.ts";
 import { newLife, type NodeIdentity } from "./stream/identity.ts";
 import { StreamServer } from "./stream/server.ts";
 import type { TlsFiles } from "./stream/tls.ts";
-import type { Attachment } from "./upstream.ts";
+import type { Attachment, MemberCandidate } from "./upstream.ts";
 import { VERSION } from "../observe/version.ts";
 
 export interface StreamPeersOptions {

@@ -1,5 +1,5 @@
 import type { Replica } from "../database/replica.ts";
-import type { MemberCandidate } from "./members.ts";
+import type { Position } from "../ltx/position.ts";
 
 /** A replica that takes what the primary commits, from `Upstream.attach` to `detach`. */
 export interface Attachment {
@@ -9,6 +9,15 @@ export interface Attachment {
   readonly failed: Promise<never>;
   /** Resolves when nothing of it touches the replica any more. */
   detach(): Promise<void>;
+}
+
+/** A connected replica that may become primary, as far as one database asks. */
+export interface MemberCandidate {
+  /** Its life's number, as records name it. */
+  readonly member: number;
+  /** What it has applied; undefined while it doesn't follow this database. */
+  readonly applied: Position | undefined;
+  readonly lagMs: number;
 }
 
 /** The other nodes, as far as one database's durability at `replica` asks (protocol section 9). */

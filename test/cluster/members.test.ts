@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { chooseMembers, type MemberCandidate, replicaDurable } from "../../src/cluster/members.ts";
+import { chooseMembers, replicaDurable } from "../../src/cluster/members.ts";
+import type { MemberCandidate } from "../../src/cluster/upstream.ts";
 
 const at = (member: number, applied: bigint | undefined, lagMs = 0): MemberCandidate => ({ member, applied, lagMs });
 
