@@ -59,7 +59,7 @@ export async function borrow(
       if (line.is === "lost") lost.abort(errorOf(line));
     });
     // A killed process ends the answer in its middle.
-    response.on("error", () => undefined);
+    for (const stream of [response, lines]) stream.on("error", () => undefined);
     response.on("close", () => {
       lent.reject(gone());
       if (!lost.signal.aborted) lost.abort(new SluiceError("SLU-8112", `process ${owner.pid} is gone`));

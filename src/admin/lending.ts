@@ -15,7 +15,7 @@ const READY_MS = 15_000;
 const READY_POLL_MS = 20;
 /** How long the store may take for what a command has committed. */
 const STORE_MS = 10 * 60_000;
-/** How long the node that was the primary may take until it can be handed over to again. */
+/** How long the node that was the primary may take, at most, until it can be handed over to again. */
 const HOME_MS = 30_000;
 /** What passes by itself: another handover, another command, a primary that is being found, a node that catches up. */
 const PASSING = ["SLU-8101", "SLU-8103", "SLU-8104", "SLU-8105", "SLU-8108", "SLU-8110"];
@@ -28,7 +28,7 @@ export interface LendingOptions extends Omit<PromoteOptions, "force"> {
 export interface LoanRequest {
   /** The database that the command writes; undefined: all of the node must be writable. */
   readonly db: string | undefined;
-  /** How long to wait for what passes. */
+  /** How long to wait for what passes; at the end, for the other node, thirty seconds at most. */
   readonly waitMs: number;
   /** For how long at most; then it is given back whatever the command does. */
   readonly limitMs: number;
@@ -42,6 +42,13 @@ export interface Loan {
   readonly reign: number;
   /** Aborted with the reason when this node stops being the primary, or the loan's time is over (SLU-8112, SLU-8114). */
   readonly lost: AbortSignal;
+}
+
+interface OpenLoan extends Loan {
+  /** How long the other node may take at the end. */
+  readonly homeMs: number;
+  /** Nothing is told of it any more; `reason` says why it is lost. */
+  readonly end: (reason: SluiceError | undefined) => void;
 }
 
 /** How a loan ended: with everything in the store. */
@@ -64,7 +71,7 @@ export interface GivenBack {
 export class Lending {
   readonly #options: LendingOptions;
   #state: "free" | "asking" | "lent" | "returning" = "free";
-  #loan: (Loan & { readonly end: (reason: SluiceError | undefined) => void }) | undefined;
+  #loan: OpenLoan | undefined;
   #returned: Promise<GivenBack> | undefined;
 
   constructor(options: LendingOptions) {
@@ -144,7 +151,7 @@ export class Lending {
     }
   }
 
-  #begin(home: Loan["home"], { limitMs }: LoanRequest): Loan {
+  #begin(home: Loan["home"], { waitMs, limitMs }: LoanRequest): Loan {
     const { node, log } = this.#options;
     const { reign } = node;
     if (reign === undefined) throw new SluiceError("SLU-8103", "this node was the primary for a moment only");
@@ -163,7 +170,7 @@ export class Lending {
       node.off("role", look);
       if (reason !== undefined) over.abort(reason);
     };
-    const loan = { id: randomUUID(), home, reign, lost: over.signal, end };
+    const loan = { id: randomUUID(), home, homeMs: Math.min(waitMs, HOME_MS), reign, lost: over.signal, end };
     this.#loan = loan;
     this.#state = "lent";
     node.on("role", look);
@@ -187,7 +194,7 @@ export class Lending {
     this.giveBack(id).catch((error: unknown) => this.#tell(error));
   }
 
-  async #giveBack({ home, reign }: Loan): Promise<GivenBack> {
+  async #giveBack({ home, homeMs, reign }: OpenLoan): Promise<GivenBack> {
     const { node, log } = this.#options;
     const startedMs = performance.now();
     this.#state = "returning";
@@ -201,7 +208,7 @@ export class Lending {
       throw new SluiceError("SLU-8113", cause instanceof Error ? cause.message : String(cause), { cause });
     }
     const storedMs = performance.now() - startedMs;
-    const kept = home === undefined ? undefined : await this.#handBack(home);
+    const kept = home === undefined ? undefined : await this.#handBack(home, homeMs);
     const primary = home === undefined || kept !== undefined ? (node.primary?.name ?? node.status.node) : home.name;
     log?.info({ primary, kept }, "the command has ended");
     return { primary, kept, storedMs };
@@ -217,9 +224,9 @@ export class Lending {
   }
 
   /** Why that was not possible; undefined when `home` is the primary. */
-  async #handBack(home: NonNullable<Loan["home"]>): Promise<string | undefined> {
+  async #handBack(home: NonNullable<Loan["home"]>, limitMs: number): Promise<string | undefined> {
     const { node } = this.#options;
-    for (const end = performance.now() + HOME_MS; ; await sleep(RETRY_MS)) {
+    for (const end = performance.now() + limitMs; ; await sleep(RETRY_MS)) {
       try {
         await promote(node, home.nodeId, this.#options);
         return undefined;

@@ -32,7 +32,12 @@ export function command(): Command {
     .option("--on-primary", "the one way there is so far to run a command; required")
     .option("--db <path>", "only this database must be writable; default: all of the node")
     .option("--timeout <duration>", "how long the command may take", parse.duration, 600_000)
-    .option("--wait <duration>", "how long to wait for another command, or for a primary", parse.duration, 60_000)
+    .option(
+      "--wait <duration>",
+      "how long to wait for another command, for a primary, and at the end for the node that was it",
+      parse.duration,
+      60_000,
+    )
     .addOption(configOption())
     .passThroughOptions()
     .addHelpText(
