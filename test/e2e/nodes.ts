@@ -5,7 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { freePort, root, sluice } from "./site.ts";
+import { freePort, sluice, sluiceCommand } from "./site.ts";
 
 const run = promisify(execFile);
 const LIMIT_MS = 60_000;
@@ -29,11 +29,11 @@ export interface NodeOptions {
   readonly lease?: string;
   /** More lines of the configuration. */
   readonly lines?: readonly string[];
+  /** The store's directory; default `store`. */
+  readonly store?: string;
   /** Settings of the database, in YAML's flow style: `source: store`. */
   readonly db?: string;
   readonly env?: NodeJS.ProcessEnv;
-  /** Arguments of Node.js. */
-  readonly node?: readonly string[];
 }
 
 /** Nodes that are processes of their own, on this machine, around a directory store; the node `a` is the primary. */
@@ -68,7 +68,7 @@ export class Nodes implements AsyncDisposable {
     const config = this.at(`${name}.yml`);
     const db = options.db === undefined ? "" : `, ${options.db}`;
     const lines = [
-      `dbs: [{ path: ${this.db(name)}, store: "file://${this.at("store")}"${db} }]`,
+      `dbs: [{ path: ${this.db(name)}, store: "file://${this.at(options.store ?? "store")}"${db} }]`,
       `node: { name: ${name}, listen: "${new URL(url).host}", advertise: "${url}" }`,
       `lease: ${options.lease ?? `{ type: static, primary: "${options.primary ?? (await this.url("a"))}" }`}`,
       ...(options.lines ?? []),
@@ -76,11 +76,7 @@ export class Nodes implements AsyncDisposable {
     writeFileSync(config, `${lines.join("\n")}\n`);
     // vitest's own options for Node.js have no business here.
     const { NODE_OPTIONS: _, ...env } = process.env;
-    const [command, args] =
-      options.node === undefined
-        ? [sluice, []]
-        : [process.execPath, [...options.node, path.join(root, "src/cli/main.ts")]];
-    const child = spawn(command, [...args, "run", "--config", config], {
+    const child = spawn(sluice, ["run", "--config", config], {
       env: { ...env, ...options.env },
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -124,12 +120,20 @@ export class Nodes implements AsyncDisposable {
     }
   }
 
-  /** Waits until these nodes are where the node `from` is. */
+  /** Waits until these nodes have what the node `from` has. Nobody may write meanwhile. */
   async inStep(from: string, ...others: readonly string[]): Promise<void> {
-    const wanted = (await this.status(from)).databases[0]?.position;
+    const wanted = await this.content(from);
     for (const name of others) {
-      await this.until(name, `position ${wanted}`, ({ databases: [database] }) => database?.position === wanted);
+      for (const end = Date.now() + LIMIT_MS; (await this.content(name)) !== wanted; await delay(50)) {
+        if (Date.now() > end) throw new Error(`${name} is not what ${from} is\n${this.output(name)}`);
+      }
     }
+  }
+
+  /** Waits until all that was committed on the node is in the store. */
+  async sync(name: string): Promise<void> {
+    const { stderr, status } = await sluiceCommand("sync", this.db(name));
+    if (status !== 0) throw new Error(stderr);
   }
 
   kill(name: string, signal: NodeJS.Signals = "SIGKILL"): void {
@@ -155,8 +159,16 @@ export class Nodes implements AsyncDisposable {
   }
 
   async sql(name: string, ...statements: readonly string[]): Promise<string> {
-    const { stdout } = await run("python3", ["-c", SQL, this.db(name), ...statements]);
+    const { stdout } = await run("python3", ["-c", SQL, this.db(name), "10", ...statements]);
     return stdout.trim();
+  }
+
+  /** What SQLite says about a statement that must fail, soon. */
+  refusal(name: string, ...statements: readonly string[]): Promise<string> {
+    return run("python3", ["-c", SQL, this.db(name), "0.2", ...statements]).then(
+      ({ stdout }) => `not refused: ${stdout}`,
+      (error: unknown) => String(error),
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -177,6 +189,6 @@ print(h.hexdigest(), db.execute("pragma integrity_check").fetchone()[0])`;
 
 const SQL = `
 import sqlite3, sys
-db = sqlite3.connect(sys.argv[1], timeout=2, isolation_level=None)
-for s in sys.argv[2:]: r = db.execute(s).fetchall()
+db = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]), isolation_level=None)
+for s in sys.argv[3:]: r = db.execute(s).fetchall()
 print(r)`;
