@@ -9,6 +9,7 @@ import path from "node:path";
 import { peers } from "../test/peers/peers.ts";
 import { idleOne, many } from "./figures/idle.ts";
 import { commitToCaptured, commitToStore } from "./figures/latency.ts";
+import { replicas } from "./figures/replicas.ts";
 import { restoreOneGibibyte, snapshotAndStart } from "./figures/restores.ts";
 import { saturatingWriter, stalls } from "./figures/writers.ts";
 import { root } from "./lib/processes.ts";
@@ -24,6 +25,7 @@ const figures = [
   many(),
   restoreOneGibibyte(litestream),
   snapshotAndStart(),
+  ...replicas(),
 ];
 
 const parts = process.argv.slice(2);

@@ -23,6 +23,9 @@ import { sqliteEnvironment } from "../peers/peers.ts";
 import { type NodeOptions, Nodes } from "./nodes.ts";
 import { root } from "./site.ts";
 
+/** Power losses in one run. */
+const ROUNDS = Number(process.env["SLUICE_REPLICAS_ROUNDS"] ?? 2);
+
 let nodes: Nodes;
 const apps = new Set<RunningApp>();
 const wires: Wire[] = [];
@@ -226,13 +229,13 @@ test(
 
 test(
   "a power loss that leaves old blocks among the new: a committed state, and it goes on from there",
-  { timeout: 120_000 },
+  { timeout: 60_000 + 60_000 * ROUNDS },
   async () => {
     await two();
     const seed = testSeed;
     const rnd = random(seed);
     const file = nodes.db("b");
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       const writer = transfers("write", "a", "--seconds", 100, "--pause", 0.001);
       await delay(300 + 500 * rnd());
       const old = nodes.at("old");

@@ -1,0 +1,279 @@
+import { createServer, connect, type Server } from "node:net";
+import { once } from "node:events";
+import { mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
+import path from "node:path";
+import Database from "better-sqlite3";
+import { Nodes } from "../../test/e2e/nodes.ts";
+import { residentMb, root, run, writer } from "../lib/processes.ts";
+import { type Figure, median, quantile, type Row } from "../lib/report.ts";
+
+const ROUNDS = 3;
+const SECONDS = 6;
+const RATE = 500;
+const LARGE_MEGABYTES = 64;
+const GIBIBYTE_MEGABYTES = 1024;
+const PAGES = 100;
+/** The size of a database that is written and read, in megabytes. */
+const SMALL_MEGABYTES = 128;
+
+async function app<T>(what: string, db: string, ...args: readonly number[]): Promise<T> {
+  const out = await run("python3", [path.join(root, "bench/apps/replica.py"), what, db, ...args.map(String)]);
+  return JSON.parse(out) as T;
+}
+
+/** The largest memory of a replica's process while it was measured. */
+class Memory {
+  #most = 0;
+
+  async during<T>(nodes: Nodes, name: string, work: () => Promise<T>): Promise<T> {
+    const timer = setInterval(() => {
+      if (nodes.isOver(name)) return;
+      this.#most = Math.max(this.#most, residentMb([nodes.pid(name)]));
+    }, 100);
+    try {
+      return await work();
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
+  get row(): Row {
+    return {
+      figure: "RSS of a replica while all that happens",
+      goal: "≤ 150 MB",
+      measured: `${this.#most.toFixed(0)} MB`,
+      reached: this.#most <= 150,
+      note: "the largest value of the replica's process, ten looks a second, over all figures of replicas",
+    };
+  }
+}
+
+/** Passes bytes on, and counts those towards the replica. */
+class Meter implements AsyncDisposable {
+  readonly #server: Server;
+  bytes = 0;
+
+  private constructor(server: Server, port: number) {
+    this.#server = server;
+    server.on("connection", (near) => {
+      const far = connect(port, "127.0.0.1");
+      for (const one of [near, far]) {
+        one.on("error", () => undefined);
+        one.on("close", () => (one === near ? far : near).destroy());
+      }
+      far.on("data", (data) => (this.bytes += data.length));
+      near.pipe(far);
+      far.pipe(near);
+    });
+  }
+
+  static async to(url: string): Promise<Meter> {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    return new Meter(server, Number(new URL(url).port));
+  }
+
+  get url(): string {
+    const address = this.#server.address();
+    return `http://127.0.0.1:${typeof address === "object" ? address?.port : ""}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closed = once(this.#server, "close");
+    this.#server.close();
+    await closed;
+  }
+}
+
+/** A primary `a` with a database of about that size, protected. */
+async function lead(nodes: Nodes, megabytes: number): Promise<void> {
+  mkdirSync(nodes.at("a"), { recursive: true });
+  await writer("init", nodes.db("a"), megabytes);
+  await nodes.start("a");
+  await nodes.reaches("a", "protected");
+}
+
+async function follow(nodes: Nodes, ...names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    await nodes.start(name);
+    await nodes.reaches(name, "following");
+  }
+}
+
+/** Until the replica shows what the primary committed last to `log`. */
+async function shown(nodes: Nodes, name: string): Promise<void> {
+  const [wanted, ...rest] = ["a", name].map((node) => new Database(nodes.db(node), { readonly: true }));
+  const newest = "select max(id) from log";
+  const id = wanted!.prepare(newest).pluck().get() as number;
+  const statement = rest[0]!.prepare(newest).pluck();
+  while ((statement.get() as number) < id) await new Promise((done) => setTimeout(done, 2));
+  for (const db of [wanted!, ...rest]) db.close();
+}
+
+/** Commits at a rate, two replicas; when each is seen in another process. */
+async function visible(memory: Memory): Promise<Row> {
+  await using nodes = new Nodes();
+  await lead(nodes, SMALL_MEGABYTES);
+  await follow(nodes, "b", "c");
+  const took: number[] = [];
+  await memory.during(nodes, "b", async () => {
+    const watching = app<[number, number][]>("watch", nodes.db("b"), RATE * SECONDS);
+    const commits = await app<[number, number][]>("commit", nodes.db("a"), SECONDS, RATE);
+    const seen = await watching;
+    let look = 0;
+    for (const [id, at] of commits) {
+      while (seen[look]![0] < id) look++;
+      took.push(seen[look]![1] - at);
+    }
+  });
+  const [p50, p99] = [quantile(took, 0.5), quantile(took, 0.99)];
+  return {
+    figure: `commit on the primary → visible to a reader on the replica, ${RATE} commits/s, two replicas: p50 / p99`,
+    goal: "≤ 3 / 20 ms",
+    measured: `${p50.toFixed(1)} / ${p99.toFixed(1)} ms`,
+    reached: p50 <= 3 && p99 <= 20,
+    note: `${took.length} commits, from the return of the commit; the reader, another process, looks once a millisecond`,
+  };
+}
+
+/** A saturating writer: alone, and on a primary with a replica beside. */
+async function saturated(memory: Memory): Promise<Row> {
+  interface Run {
+    readonly perSecond: number;
+  }
+  const bare: number[] = [];
+  const followed: number[] = [];
+  const ratios: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    await using nodes = new Nodes();
+    mkdirSync(nodes.at("a"));
+    await writer("init", nodes.db("a"), 16);
+    bare.push((await writer<Run>("run", nodes.db("a"), SECONDS, 0, "normal")).perSecond);
+    await nodes.start("a");
+    await nodes.reaches("a", "protected");
+    await follow(nodes, "b");
+    const work = (): Promise<Run> => writer<Run>("run", nodes.db("a"), SECONDS, 0, "normal");
+    followed.push((await memory.during(nodes, "b", work)).perSecond);
+    ratios.push(followed.at(-1)! / bare.at(-1)!);
+  }
+  const ratio = median(ratios);
+  return {
+    figure: "commits/s of a saturating writer on the primary with one replica attached ÷ bare",
+    goal: "≥ 0.6",
+    measured: ratio.toFixed(2),
+    reached: ratio >= 0.6,
+    note: `replica on the same two cores; ${ROUNDS} rounds of ${SECONDS} s, medians: ${median(bare).toFixed(0)}/s bare, ${median(followed).toFixed(0)}/s`,
+  };
+}
+
+/** Large commits, from their return on the primary until the replica shows them; and reads beside commits. */
+async function applyAndReads(memory: Memory): Promise<Row[]> {
+  await using nodes = new Nodes();
+  await lead(nodes, SMALL_MEGABYTES);
+  await follow(nodes, "b");
+  return await memory.during(nodes, "b", async () => {
+    const reads = (): Promise<number> => app<number>("reads", nodes.db("b"), SECONDS);
+    const ratios: number[] = [];
+    const idle: number[] = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      idle.push(await reads());
+      const writing = app("commit", nodes.db("a"), SECONDS + 1, RATE);
+      ratios.push((await reads()) / idle.at(-1)!);
+      await writing;
+    }
+    const rates: number[] = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      const atMs = await app<number>("large", nodes.db("a"), LARGE_MEGABYTES);
+      await shown(nodes, "b");
+      rates.push((LARGE_MEGABYTES * 1.048576 * 1000) / (Date.now() - atMs));
+    }
+    const [rate, ratio] = [median(rates), median(ratios)];
+    return [
+      {
+        figure: "apply on a replica",
+        goal: "≥ 100 MB/s of pages",
+        measured: `${rate.toFixed(0)} MB/s`,
+        reached: rate >= 100,
+        note: `a commit of ${LARGE_MEGABYTES} MiB, from its return on the primary until a reader of the replica sees it: capture, stream and the primary's own batch included; median of ${ROUNDS}`,
+      },
+      {
+        figure: `reads/s on a replica under ${RATE} commits/s ÷ the same reads on an idle database`,
+        goal: "≥ 0.9",
+        measured: ratio.toFixed(2),
+        reached: ratio >= 0.9,
+        note: `one reader of single rows, primary, writer and replica on the same cores; ${median(idle).toFixed(0)}/s idle; ${ROUNDS} rounds`,
+      },
+    ];
+  });
+}
+
+/** A gibibyte: the first copy, and a rejoin after a power loss has taken the replica's knowledge of its position. */
+async function gibibyte(memory: Memory): Promise<Row[]> {
+  await using nodes = new Nodes();
+  await lead(nodes, GIBIBYTE_MEGABYTES);
+  await nodes.sql("a", "insert into log(t) values(0)");
+  // The log has everything when the first snapshot is there.
+  await nodes.sync("a");
+  await using meter = await Meter.to(await nodes.url("a"));
+  const copied: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    if (round > 0) {
+      await nodes.stop("b");
+      rmSync(nodes.at("b"), { recursive: true });
+    }
+    const start = performance.now();
+    await nodes.start("b", { primary: meter.url });
+    await memory.during(nodes, "b", async () => {
+      await nodes.reaches("b", "following");
+      await shown(nodes, "b");
+    });
+    copied.push(statSync(nodes.db("b")).size / 1000 / (performance.now() - start));
+  }
+  const times: number[] = [];
+  const bytes: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    nodes.kill("b");
+    await nodes.over("b");
+    await app("pages", nodes.db("a"), PAGES);
+    await nodes.sync("a");
+    truncateSync(nodes.at("b", ".app.db-sluice", "applied"));
+    const before = meter.bytes;
+    const start = performance.now();
+    await nodes.start("b", { primary: meter.url });
+    await memory.during(nodes, "b", async () => {
+      await nodes.reaches("b", "following");
+      await shown(nodes, "b");
+    });
+    times.push((performance.now() - start) / 1000);
+    bytes.push((meter.bytes - before) / 1e6);
+  }
+  const [copy, megabytes, seconds] = [median(copied), median(bytes), median(times)];
+  return [
+    {
+      figure: "first copy of 1 GiB",
+      goal: "≥ 100 MB/s",
+      measured: `${copy.toFixed(0)} MB/s`,
+      reached: copy >= 100,
+      note: `from the start of the replica's process until it follows; from the log in a directory; median of ${ROUNDS}`,
+    },
+    {
+      figure: `rejoin of 1 GiB with ${PAGES} changed pages: bytes moved / time`,
+      goal: "≤ 2 MB / ≤ 3 s",
+      measured: `${megabytes.toFixed(2)} MB / ${seconds.toFixed(1)} s`,
+      reached: megabytes <= 2 && seconds <= 3,
+      note: `after a kill and without its journal, so that it compares itself with the primary; from the start of the process until a reader sees the last commit; median of ${ROUNDS}`,
+    },
+  ];
+}
+
+/** Nodes that are processes of this machine, with static roles and a directory store. The last figure is of all others. */
+export function replicas(): Figure[] {
+  const memory = new Memory();
+  return [
+    { name: "replicas: visible", seconds: 15, run: async () => [await visible(memory)] },
+    { name: "replicas: saturating writer", seconds: 60, run: async () => [await saturated(memory)] },
+    { name: "replicas: apply and reads", seconds: 60, run: () => applyAndReads(memory) },
+    { name: "replicas: 1 GiB", seconds: 120, run: () => gibibyte(memory) },
+    { name: "replicas: memory", seconds: 0, run: () => Promise.resolve([memory.row]) },
+  ];
+}
