@@ -47,6 +47,8 @@ export interface Loan {
 interface OpenLoan extends Loan {
   /** How long the other node may take at the end. */
   readonly homeMs: number;
+  /** What the command writes. */
+  readonly wanted: () => readonly ProtectedDatabase[];
   /** Nothing is told of it any more; `reason` says why it is lost. */
   readonly end: (reason: SluiceError | undefined) => void;
 }
@@ -89,7 +91,8 @@ export class Lending {
 
   /**
    * Makes this node the primary for a command. Tells `onWaiting` what it waits for; rejects with the last of that when
-   * `waitMs` is over, at once with SLU-1003 or SLU-8111, and with the reason of `signal`, whose end also ends the loan.
+   * `waitMs` is over, at once with SLU-1003, SLU-8111 or SLU-8115, and with the reason of `signal`, whose end also ends
+   * the loan.
    */
   async lend(request: LoanRequest, onWaiting: (reason: SluiceError) => void, signal: AbortSignal): Promise<Loan> {
     const lateAtMs = performance.now() + request.waitMs;
@@ -113,7 +116,11 @@ export class Lending {
   giveBack(id: string): Promise<GivenBack> {
     const loan = this.#loan;
     if (loan?.id !== id) throw new SluiceError("SLU-8112", "this node has no such loan any more");
-    this.#returned ??= this.#giveBack(loan).finally(() => {
+    return this.#end(loan, this.#store);
+  }
+
+  #end(loan: OpenLoan, store: (loan: OpenLoan) => Promise<void>): Promise<GivenBack> {
+    this.#returned ??= this.#giveBack(loan, store).finally(() => {
       this.#loan = undefined;
       this.#state = "free";
       this.#returned = undefined;
@@ -123,7 +130,7 @@ export class Lending {
   }
 
   async #lend(wanted: () => readonly ProtectedDatabase[], request: LoanRequest, signal: AbortSignal): Promise<Loan> {
-    const { node } = this.#options;
+    const { node, log } = this.#options;
     if (this.#state !== "free") throw new SluiceError("SLU-8110", `a command has ${node.status.node} already`);
     if (node.role !== "primary" && !node.canLead) {
       const { primary } = node;
@@ -135,15 +142,19 @@ export class Lending {
       const { primary } = node;
       const home = primary === undefined || primary.isSelf || node.role === "primary" ? undefined : primary;
       await promote(node, undefined, this.#options);
-      const loan = this.#begin(home, request);
+      const loan = this.#begin(home, wanted, request);
       try {
         await ready(wanted, signal);
         signal.throwIfAborted();
+        if (node.reign !== loan.reign) throw new SluiceError("SLU-8103", "this node was the primary for a moment only");
       } catch (error) {
-        await this.giveBack(loan.id).catch((failed: unknown) => this.#tell(failed));
+        // No command has run: there is nothing to store.
+        await this.#end(loan, () => Promise.resolve()).catch((failed: unknown) => this.#tell(failed));
         throw error;
       }
+      this.#state = "lent";
       this.#watch(loan, signal);
+      log?.info({ home: home?.name }, "a command has the primary");
       return loan;
     } catch (error) {
       this.#state = "free";
@@ -151,13 +162,13 @@ export class Lending {
     }
   }
 
-  #begin(home: Loan["home"], { waitMs, limitMs }: LoanRequest): Loan {
-    const { node, log } = this.#options;
+  #begin(home: Loan["home"], wanted: OpenLoan["wanted"], { waitMs, limitMs }: LoanRequest): OpenLoan {
+    const { node } = this.#options;
     const { reign } = node;
     if (reign === undefined) throw new SluiceError("SLU-8103", "this node was the primary for a moment only");
     const over = new AbortController();
     const look = (): void => {
-      if (node.reign === reign || this.#state === "returning") return;
+      if (node.reign === reign || this.#state !== "lent") return;
       const reason = new SluiceError("SLU-8112", `${node.status.node} is not the primary any more`);
       this.#loan?.end(reason);
       this.#loan = undefined;
@@ -170,11 +181,10 @@ export class Lending {
       node.off("role", look);
       if (reason !== undefined) over.abort(reason);
     };
-    const loan = { id: randomUUID(), home, homeMs: Math.min(waitMs, HOME_MS), reign, lost: over.signal, end };
+    const homeMs = Math.min(waitMs, HOME_MS);
+    const loan = { id: randomUUID(), home, homeMs, wanted, reign, lost: over.signal, end };
     this.#loan = loan;
-    this.#state = "lent";
     node.on("role", look);
-    log?.info({ home: home?.name }, "a command has the primary");
     return loan;
   }
 
@@ -194,15 +204,16 @@ export class Lending {
     this.giveBack(id).catch((error: unknown) => this.#tell(error));
   }
 
-  async #giveBack({ home, homeMs, reign }: OpenLoan): Promise<GivenBack> {
+  async #giveBack(loan: OpenLoan, store: (loan: OpenLoan) => Promise<void>): Promise<GivenBack> {
     const { node, log } = this.#options;
+    const { home, homeMs, reign } = loan;
     const startedMs = performance.now();
     this.#state = "returning";
     const lost = (cause?: unknown): SluiceError =>
       new SluiceError("SLU-8112", `${node.status.node} is not the primary any more`, { cause });
     if (node.reign !== reign) throw lost();
     try {
-      await this.#store();
+      await store(loan);
     } catch (cause) {
       if (node.reign !== reign) throw lost(cause);
       throw new SluiceError("SLU-8113", cause instanceof Error ? cause.message : String(cause), { cause });
@@ -215,13 +226,14 @@ export class Lending {
   }
 
   /** Everything committed is in the store; also what was created in a directory just now. */
-  async #store(): Promise<void> {
+  readonly #store = async ({ wanted }: OpenLoan): Promise<void> => {
     const { node } = this.#options;
     await node.discover();
     const late = AbortSignal.timeout(STORE_MS);
-    const there = node.databases.filter(({ path: file, state }) => state !== "failed" && existsSync(file));
-    await Promise.all(there.map(({ path: file }) => node.sync(file, "store", late)));
-  }
+    const written = new Set([...wanted(), ...node.databases.filter(({ state }) => state === "protected")]);
+    const files = [...written].map(({ path: file }) => file).filter((file) => existsSync(file));
+    await Promise.all(files.map((file) => node.sync(file, "store", late)));
+  };
 
   /** Why that was not possible; undefined when `home` is the primary. */
   async #handBack(home: NonNullable<Loan["home"]>, limitMs: number): Promise<string | undefined> {
@@ -256,15 +268,13 @@ export class Lending {
   }
 }
 
-/** Until all of them can be written, or created. Rejects with the error of one that can't. */
+/** Until all of them can be written, or created. Rejects with SLU-8115. */
 async function ready(wanted: () => readonly ProtectedDatabase[], signal: AbortSignal): Promise<void> {
   for (const end = performance.now() + READY_MS; ; await sleep(READY_POLL_MS, undefined, { signal })) {
     const missing = wanted().find(({ state }) => state !== "protected" && state !== "waiting");
     if (missing === undefined) return;
     if (performance.now() < end) continue;
     const { path: file, state, error } = missing.status;
-    throw new SluiceError(error?.code ?? "SLU-8103", `${file} is ${state}: ${error?.message ?? "not writable yet"}`, {
-      hint: "With --db only the database named must be writable.",
-    });
+    throw new SluiceError("SLU-8115", `${file} is ${state}${error === undefined ? "" : `: ${error.message}`}`);
   }
 }

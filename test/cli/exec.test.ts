@@ -138,10 +138,7 @@ db.execute("create table migrations(name)"); db.execute("insert into migrations 
     await Promise.all(clients);
     expect([...answers].filter(([, status]) => status !== 200)).toEqual([]);
     expect(answers.size).toBeGreaterThan(20);
-    const wantedPosition = (await nodes.status("a")).databases[0]?.position;
-    for (const name of ["b", "c"]) {
-      await nodes.until(name, "in step", ({ databases: [database] }) => database?.position === wantedPosition);
-    }
+    await nodes.inStep("a", "b", "c");
     const rows = JSON.parse(
       await nodes.sql("a", "select json_group_array(x) from t").then((text) => text.slice(3, -4)),
     ) as string[];
@@ -216,6 +213,17 @@ db.execute("create table migrations(name)"); db.execute("insert into migrations 
     await killed.ended;
     await reaches("a", "primary");
     await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 10_000 }).toBe(false);
+  });
+
+  test("a `sluice exec` that stands still loses the primary when its time is over", async () => {
+    const body = JSON.stringify({ waitMs: 10_000, limitMs: 500 });
+    const response = await fetch(`${await nodes.url("b")}/v1/loans`, { method: "POST", body });
+    const lines = (await response.text()).split("\n").filter((line) => line !== "");
+    expect(lines.map((line) => JSON.parse(line) as unknown)).toMatchObject([
+      { is: "lent", node: "b", home: "a" },
+      { is: "lost", code: "SLU-8114" },
+    ]);
+    await reaches("a", "primary");
   });
 
   test("the other node dies meanwhile: this one stays the primary, and says so", async () => {

@@ -102,4 +102,11 @@ export const roleCodes = {
     normal: "Never.",
     remedy: "Run it again with a longer `--timeout`.",
   },
+  "SLU-8115": {
+    title: "A database can't be written for a command",
+    meaning:
+      "`sluice exec --on-primary` has made this node the primary, and fifteen seconds later a database of it could still not be written, for the reason in the message. The command was not run, and the primary went back.",
+    normal: "When the store is slow or away.",
+    remedy: "`sluice status` shows what the database waits for. With `--db` only the database named must be writable.",
+  },
 } as const;
