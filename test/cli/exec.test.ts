@@ -62,7 +62,7 @@ describe("in a cluster", () => {
   const reaches = (name: string, role: string): Promise<void> =>
     nodes.until(name, role, (status) => status.role === role);
 
-  async function start(name: string, lease = "{ type: store, ttl: 3s }"): Promise<void> {
+  async function start(name: string, lease = "{ type: store, ttl: 5s }"): Promise<void> {
     const app = await freePort();
     ports.set(name, await freePort());
     await nodes.start(name, {
@@ -230,7 +230,7 @@ db.execute("create table migrations(name)"); db.execute("insert into migrations 
     const there = exec(
       "b",
       "--wait",
-      "1s",
+      "3s",
       "--",
       ...sql(nodes.db("b"), "print('runs', flush=True); time.sleep(1); db.execute('create table late(x)')"),
     );
@@ -264,7 +264,7 @@ db.execute("create table migrations(name)"); db.execute("insert into migrations 
 
   test("a node that may not be the primary refuses", async () => {
     await nodes.stop("c");
-    await start("c", "{ type: store, ttl: 3s, candidate: false }");
+    await start("c", "{ type: store, ttl: 5s, candidate: false }");
     await nodes.reaches("c", "following");
     const { status, stderr } = await exec("c", "--", "true").ended;
     expect(status).toBe(1);
