@@ -17,8 +17,6 @@ interface Step {
   /** The last frame of the commit that made it; 0: what the WAL began with. */
   readonly frame: number;
   readonly size: number;
-  /** The smallest size, in pages, since the step before. */
-  readonly lowSize: number;
   readonly checksum: bigint;
 }
 
@@ -30,6 +28,11 @@ const CHUNK_BYTES = 1024 * 1024;
  * The commits of one primary, as they are captured (`CommitFeed`). It knows the sum of every page at the capture frontier,
  * which page each frame of the present WAL generation holds, and where each captured state ends: the pages themselves
  * stay in the WAL until it begins anew. Cost without subscribers: one sum for each captured frame.
+ *
+ * A page that came with growth and that nobody wrote has no frame. The format allows that, though SQLite writes all of
+ * them. Its content may be in the database file, which holds newer states soon, so no step leads
+ * over such a commit: who stands before it goes on by records of the log, or compares itself. Otherwise every page above
+ * the smallest size of a step was written since, and the newest frames of a step are all of it.
  */
 export class Feed implements CommitFeed, CaptureTap {
   readonly #files: DatabaseFiles;
@@ -38,12 +41,17 @@ export class Feed implements CommitFeed, CaptureTap {
   readonly #sums: PageSums;
   readonly #sum: PageSum;
   readonly #lock: number;
+  /** All frames since the feed or the WAL began; those in the database file are no longer in the WAL's own list. */
   readonly #frames = new FrameList();
+  readonly #walFrames: FrameList;
   readonly #listeners = new Set<() => void>();
   /** Sums of frames whose commit hasn't ended: two words for each. */
   #pending = new Int32Array(128);
   #steps: Step[];
-  #lowSize: number;
+  /** Pages of the newest state that have no frame and no sum yet. */
+  readonly #unwritten = new Set<number>();
+  /** No step leads to the next state. */
+  #isGap = false;
   /** Frames since the last step whose commit has ended. */
   #committed = 0;
   #generation = 0;
@@ -53,17 +61,15 @@ export class Feed implements CommitFeed, CaptureTap {
     const { files, pageSize, capture, frames } = wal;
     this.#files = files;
     this.#pageSize = pageSize;
+    this.#walFrames = frames;
     this.#named = named;
     this.#sums = sums;
     this.#sum = new PageSum(pageSize);
     this.#lock = lockPage(pageSize);
-    // What is in the database file already need not be looked for in the WAL.
-    for (let frame = 1; frame <= capture.frame; frame++) {
-      this.#frames.push(frame <= frames.base ? 0 : frames.pageOf(frame));
-    }
-    const size = sums.count;
-    this.#lowSize = size;
-    this.#steps = [{ position: named(), frame: capture.frame, size, lowSize: size, checksum: sums.checksum }];
+    // What is in the WAL already is part of no step; frames are counted from there.
+    for (let frame = 1; frame <= capture.frame; frame++) this.#frames.push(0);
+    this.#frames.dropThrough(capture.frame);
+    this.#steps = [{ position: named(), frame: capture.frame, size: sums.count, checksum: sums.checksum }];
   }
 
   get position(): Position {
@@ -108,44 +114,57 @@ export class Feed implements CommitFeed, CaptureTap {
   }
 
   commit(first: number, last: number, before: number, after: number): void {
-    this.#sums.resize(after);
-    this.#lowSize = Math.min(this.#lowSize, after);
+    const sums = this.#sums;
+    sums.resize(after);
     for (let frame = first; frame <= last; frame++) {
       const page = this.#frames.pageOf(frame);
       const at = 2 * (frame - first);
-      if (page <= after) this.#sums.set(page, this.#pending[at]!, this.#pending[at + 1]!);
+      if (page <= after) sums.set(page, this.#pending[at]!, this.#pending[at + 1]!);
     }
     this.#committed += last - first + 1;
     for (let page = before + 1; page <= after; page++) {
-      if (page !== this.#lock && this.#sums.lo(page) === 0 && this.#sums.hi(page) === 0) this.#sumUnwritten(page, last);
+      if (page !== this.#lock && sums.lo(page) === 0 && sums.hi(page) === 0) this.#unwritten.add(page);
     }
-  }
-
-  /** A page that came with growth and that SQLite had no need to write: it is what a reader would see. */
-  #sumUnwritten(page: number, last: number): void {
-    const content = Buffer.alloc(this.#pageSize);
-    this.#read(page, this.#newestFrame(page, last), content, 0);
-    this.#sum.of(page, content, 0, this.#pageSize);
-    this.#sums.set(page, this.#sum.lo, this.#sum.hi);
-  }
-
-  #newestFrame(page: number, last: number): number {
-    for (let frame = last; frame > this.#frames.base; frame--) if (this.#frames.pageOf(frame) === page) return frame;
-    return 0;
   }
 
   /** What was captured has its name. */
   moved(): void {
     const last = this.#steps.at(-1)!;
     const position = this.#named();
-    if (position === last.position) return;
+    if (position === last.position || !this.#sumUnwritten()) return;
     const frame = last.frame + this.#committed;
     this.#committed = 0;
-    const size = this.#sums.count;
-    this.#steps.push({ position, frame, size, lowSize: this.#lowSize, checksum: this.#sums.checksum });
-    this.#lowSize = size;
+    if (this.#isGap) this.#steps = [];
+    this.#isGap = false;
+    this.#steps.push({ position, frame, size: this.#sums.count, checksum: this.#sums.checksum });
     if (this.#steps.length > STEPS_MAX) this.#steps.splice(0, STEPS_MAX / 2);
     for (const listener of this.#listeners) listener();
+  }
+
+  /** False when they can't be read: with the next capture they are tried again. Nothing may stop the capture. */
+  #sumUnwritten(): boolean {
+    if (this.#unwritten.size === 0) return true;
+    this.#isGap = true;
+    const sums = this.#sums;
+    const content = Buffer.alloc(this.#pageSize);
+    const frames = this.#walFrames;
+    const end = this.#steps.at(-1)!.frame + this.#committed;
+    const pairs = frames.newest(frames.base + 1, Math.max(frames.base, end), sums.count);
+    const frameOf = new Map<number, number>();
+    for (let i = 0; i < pairs.length; i += 2) frameOf.set(pairs[i]!, pairs[i + 1]!);
+    for (const page of this.#unwritten) {
+      // It may have been written since, or be gone.
+      if (page > sums.count || sums.lo(page) !== 0 || sums.hi(page) !== 0) continue;
+      try {
+        this.#read(page, frameOf.get(page) ?? 0, content, 0);
+      } catch {
+        return false;
+      }
+      this.#sum.of(page, content, 0, this.#pageSize);
+      sums.set(page, this.#sum.lo, this.#sum.hi);
+    }
+    this.#unwritten.clear();
+    return true;
   }
 
   restarted(): void {
@@ -156,7 +175,7 @@ export class Feed implements CommitFeed, CaptureTap {
     this.#frames.clear();
     this.#pending = new Int32Array(128);
     this.#committed = 0;
-    this.#steps = [{ ...last, frame: 0, lowSize: last.size }];
+    this.#steps = [{ ...last, frame: 0 }];
     for (const listener of this.#listeners) listener();
   }
 
@@ -176,12 +195,9 @@ export class Feed implements CommitFeed, CaptureTap {
   #change(from: number, to: number): OutgoingChange {
     const before = this.#steps[from]!;
     const after = this.#steps[to]!;
-    let lowSize = before.size;
-    for (let i = from + 1; i <= to; i++) lowSize = Math.min(lowSize, this.#steps[i]!.lowSize);
-    const pairs = this.#frames.newest(before.frame + 1, after.frame, after.size);
-    const wanted = this.#withGrowth(pairs, lowSize, after);
-    const { position, size: pageCount, checksum } = after;
-    const head: ChangeHead = { before: before.position, position, pageCount, checksum, pages: wanted.length / 2 };
+    const { position, frame, size: pageCount, checksum } = after;
+    const pairs = this.#frames.newest(before.frame + 1, frame, pageCount);
+    const head: ChangeHead = { before: before.position, position, pageCount, checksum, pages: pairs.length / 2 };
     const generation = this.#generation;
     let done = 0;
     let chunk: PageChunk | undefined;
@@ -197,27 +213,12 @@ export class Feed implements CommitFeed, CaptureTap {
           chunk = { numbers: new Uint32Array(count), content: Buffer.allocUnsafe(count * this.#pageSize) };
         }
         for (let i = 0; i < count; i++, done++) {
-          chunk.numbers[i] = wanted[2 * done]!;
-          this.#read(wanted[2 * done]!, wanted[2 * done + 1]!, chunk.content, i * this.#pageSize);
+          chunk.numbers[i] = pairs[2 * done]!;
+          this.#read(pairs[2 * done]!, pairs[2 * done + 1]!, chunk.content, i * this.#pageSize);
         }
         return chunk;
       },
     };
-  }
-
-  /** Pairs page, frame for all pages of a step: also those above the smallest size in between that have no frame. */
-  #withGrowth(pairs: Uint32Array, lowSize: number, { size, frame }: Step): Uint32Array {
-    const all: number[] = [];
-    let at = 0;
-    for (; at < pairs.length && pairs[at]! <= lowSize; at += 2) all.push(pairs[at]!, pairs[at + 1]!);
-    if (all.length === pairs.length && lowSize >= size) return pairs;
-    for (let page = lowSize + 1; page <= size; page++) {
-      if (page === this.#lock) continue;
-      while (at < pairs.length && pairs[at]! < page) at += 2;
-      const isThere = at < pairs.length && pairs[at] === page;
-      all.push(page, isThere ? pairs[at + 1]! : this.#newestFrame(page, frame));
-    }
-    return Uint32Array.from(all);
   }
 
   /** Reads a page out of a frame, or (`frame` 0) out of the database file, past whose end are zeros. */

@@ -153,16 +153,20 @@ export class Database implements LoggedDatabase {
   }
 
   abandonTakeover(txid: number): Promise<void> {
-    return this.#run(() => this.#batches.abandon(txid));
+    return this.#run(() => this.#naming(() => this.#batches.abandon(txid)));
   }
 
   begin(epoch: number, writer: bigint): Promise<void> {
-    return this.#run(async () => {
-      const before = this.position;
-      await this.#batches.begin(epoch, writer);
-      // Commits that were captured while the takeover was not decided have their names now.
-      if (this.position !== before) this.onCaptured(this.position);
-    });
+    return this.#run(() => this.#naming(() => this.#batches.begin(epoch, writer)));
+  }
+
+  /** Commits that were captured while a takeover was not decided have their names after `work`. */
+  async #naming(work: () => Promise<void>): Promise<void> {
+    const before = this.position;
+    await work();
+    if (this.position === before) return;
+    this.#feed?.moved();
+    this.onCaptured(this.position);
   }
 
   freeze(): Promise<FrozenBatch | undefined> {

@@ -8,7 +8,10 @@ import { seedState } from "../../src/database/seed.ts";
 import { isSluiceError } from "../../src/errors/error.ts";
 import { differingPages } from "../../src/log/place.ts";
 import type { RecordName } from "../../src/database/replication.ts";
-import { runApp, scratch, startApp } from "./apps.ts";
+import { PageSums } from "../../src/database/page-sums.ts";
+import { PageSum } from "../../src/ltx/page-sum.ts";
+import { position } from "../../src/ltx/position.ts";
+import { runApp, runPythonBeside, scratch, startApp, until } from "./apps.ts";
 
 let dir: ReturnType<typeof scratch>;
 let path: string;
@@ -210,3 +213,78 @@ test(`the same with auto_vacuum and small pages (seed ${seed})`, async () => {
     0,
   );
 });
+
+const INSERT = `db.execute("insert into total values(1, 1)")`;
+
+test("commits behind a takeover that isn't decided are shown when they have their names", async () => {
+  runApp("storm", path, "--create");
+  primary = await lead({});
+  const feed = primary.feed();
+  const moves: bigint[] = [];
+  feed.onMoved(() => moves.push(feed.position));
+  await primary.freezeTakeover({ txid: 2, writer: 2n, minTimestampMs: 0 });
+  const before = primary.position;
+  await runPythonBeside(path, INSERT);
+  expect(primary.captureNow()).toBe(before);
+  expect(feed.after(before, 1)).toBeUndefined();
+  await primary.confirm(2);
+  await primary.begin(2, 2n);
+  expect(primary.position).toBe(position(2, 1));
+  expect(moves).toEqual([position(2, 1)]);
+  expect(feed.after(before, 1)!.head.position).toBe(position(2, 1));
+  // The same where it lost, and the epoch before goes on.
+  await primary.freezeTakeover({ txid: 3, writer: 3n, minTimestampMs: 0 });
+  await runPythonBeside(path, INSERT);
+  primary.captureNow();
+  await primary.abandonTakeover(3);
+  expect(primary.position).toBe(position(2, 2));
+  expect(moves).toEqual([position(2, 1), position(2, 2)]);
+});
+
+test("a picture for comparing stands while commits go on; several at once; none before an epoch", async () => {
+  runApp("storm", path, "--create");
+  const early = await Database.open(path);
+  await expect(early.resyncSource()).rejects.toThrow(expect.objectContaining({ code: "SLU-2000" }));
+  expect(() => early.feed()).toThrow(expect.objectContaining({ code: "SLU-2000" }));
+  await early.close();
+  const limits = { backfillFrames: 20, restartBytes: 4e5, hardBytes: 4e6, snapshotBytes: 2e6 };
+  const database = (primary = await lead(limits));
+  await runPythonBeside(path, `db.execute("insert into item(body) values(randomblob(100000))")`);
+  const first = await database.resyncSource();
+  await runPythonBeside(path, INSERT);
+  const second = await database.resyncSource();
+  expect(second.head.position).toBeGreaterThan(first.head.position);
+  // Far more than the WAL may be long: with a picture it is neither merged nor begun anew.
+  await runPythonBeside(path, `for i in range(100): db.execute("update item set body = randomblob(10000)")`);
+  database.captureNow();
+  for (const source of [first, second]) {
+    const { head, sums } = source;
+    expect(new PageSums(sums.slice(), head.pageCount).checksum).toBe(head.checksum);
+    const numbers = Uint32Array.from({ length: head.pageCount }, (_, i) => i + 1);
+    const all = await source.read(numbers);
+    const differing = differingPages(sums, sumsOf(all, database.pageSize), head.pageCount);
+    expect([...differing]).toEqual([]);
+    const some = Uint32Array.of(1, 2, 5, head.pageCount);
+    const pages = Array.from(some, (page) => all.subarray((page - 1) * 4096, page * 4096));
+    expect(Buffer.concat(pages).equals(await source.read(some))).toBe(true);
+  }
+  first.release();
+  expect(second.signal.aborted).toBe(false);
+  // Past its bound it is given up, not the writers.
+  await runPythonBeside(path, `db.execute("insert into item(body) values(randomblob(2100000))")`);
+  database.captureNow();
+  expect(second.signal.aborted).toBe(true);
+  await expect(second.read(Uint32Array.of(1))).rejects.toThrow(expect.objectContaining({ code: "SLU-2012" }));
+  second.release();
+  await until(() => database.walBytes < 4e5, "the WAL begins anew", 30_000);
+});
+
+function sumsOf(content: Uint8Array, pageSize: number): Int32Array {
+  const sum = new PageSum(pageSize);
+  const sums = new Int32Array((2 * content.length) / pageSize);
+  for (let i = 0; i < sums.length / 2; i++) {
+    sum.of(i + 1, content, i * pageSize, (i + 1) * pageSize);
+    sums.set([sum.lo, sum.hi], 2 * i);
+  }
+  return sums;
+}
