@@ -1,4 +1,4 @@
-import { createServer, connect, type Server } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { once } from "node:events";
 import { mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import path from "node:path";
@@ -51,6 +51,7 @@ class Memory {
 /** Passes bytes on, and counts those towards the replica. */
 class Meter implements AsyncDisposable {
   readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
   bytes = 0;
 
   private constructor(server: Server, port: number) {
@@ -58,6 +59,7 @@ class Meter implements AsyncDisposable {
     server.on("connection", (near) => {
       const far = connect(port, "127.0.0.1");
       for (const one of [near, far]) {
+        this.#sockets.add(one);
         one.on("error", () => undefined);
         one.on("close", () => (one === near ? far : near).destroy());
       }
@@ -81,6 +83,7 @@ class Meter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = once(this.#server, "close");
     this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
 }

@@ -54,7 +54,7 @@ export async function follow(options: FollowingOptions, signal: AbortSignal): Pr
   }
 }
 
-/** What the database itself is at fault for. */
+/** What the database itself is at fault for, or that it is another log's. */
 function isFinal(code: string): boolean {
-  return code.startsWith("SLU-2") && code !== "SLU-2008";
+  return (code.startsWith("SLU-2") && code !== "SLU-2008") || code === "SLU-4105";
 }

@@ -328,8 +328,9 @@ export class ProtectedDatabase extends EventEmitter<Events> {
           await this.#keep();
           continue;
         }
+        const refused = isSluiceError(known) && isRefusal(known);
         // A replica's gate stays closed while it waits for a disk or a primary: what an application wrote would be lost.
-        if (this.#role === "replica" && isOutside(known)) await this.#keep();
+        if (this.#role === "replica" && isOutside(known) && !refused) await this.#keep();
         else await this.#close({ merge: false });
         if (isSluiceError(known, "SLU-2021") || (this.#options.adopt && isForeign(known))) {
           this.emit("adopted", quarantineFile(this.path));
@@ -337,7 +338,6 @@ export class ProtectedDatabase extends EventEmitter<Events> {
           continue;
         }
         this.#enter("failed", known);
-        const refused = isSluiceError(known) && isRefusal(known);
         ready.reject(known);
         if (refused) {
           this.#reached.reject(known);
@@ -529,14 +529,14 @@ async function ended(signal: AbortSignal): Promise<void> {
   if (!signal.aborted) await once(signal, "abort");
 }
 
-/** The log says that this database may not write to it: trying again changes nothing. */
+/** The log says that this database may not write to it, or the primary that it's another one: trying again changes nothing. */
 function isRefusal({ code }: SluiceError): boolean {
-  return /^SLU-410[1-6]$/.test(code);
+  return /^SLU-(410[1-6]|8207)$/.test(code);
 }
 
 /** What `--adopt` is the answer to: passed by another writer, no history with the log, or another log's. */
 function isForeign(error: Error): boolean {
-  return ["SLU-4101", "SLU-4104", "SLU-4105"].some((code) => isSluiceError(error) && error.code === code);
+  return ["SLU-4101", "SLU-4104", "SLU-4105", "SLU-8207"].some((code) => isSluiceError(error) && error.code === code);
 }
 
 function describe(error: Error): NonNullable<DatabaseStatus["error"]> {

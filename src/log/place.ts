@@ -4,9 +4,11 @@ import { promisify } from "node:util";
 import path from "node:path";
 import type { PageChunk, RecordName, ReplicaDatabase } from "../database/replication.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
+import type { LogState } from "../database/contract.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import { epochOf, type Position } from "../ltx/position.ts";
 import { untilAnswered, type LogContext } from "./context.ts";
+import { NO_LOG_ID, readIdentity } from "./identity.ts";
 import { formatTxid } from "./layout.ts";
 import { listLog, type LogFile } from "./listing.ts";
 import { openLtxFile, type FileHead } from "./ltx-file.ts";
@@ -25,17 +27,23 @@ const PLANS_MAX = 5;
 /** What placing needs of a replica: its own database, and where scratch files may lie. */
 export interface Placeable extends ReplicaDatabase {
   readonly stateDir: string;
+  readonly path: string;
+  readonly logState: LogState | undefined;
 }
+
+/** The log that each of these contexts was seen to lead to. */
+const seen = new WeakMap<LogContext, string>();
 
 /**
  * Brings a replica to the end of its log (protocol section 7, Placing), over higher levels where level 0 has been
  * emptied. What it has on top of its last record stays where the history goes on from it, and goes to the quarantine
  * where the history left it out. Returns whether anything changed.
  *
- * Throws SLU-4513 when the log doesn't go on from where the replica is and SLU-4103 for records that Sluice did not
- * write; waits for a store that can't be reached until `signal` is aborted.
+ * Throws SLU-4105 when the replica belongs to another log, SLU-4513 when the log doesn't go on from where the replica is
+ * and SLU-4103 for records that Sluice did not write; waits for a store that can't be reached until `signal` is aborted.
  */
 export async function placeLog(context: LogContext, replica: Placeable, signal: AbortSignal): Promise<boolean> {
+  await assertOwn(context, replica, signal);
   for (let attempt = 1; ; attempt++) {
     try {
       return await placeOnce(context, replica, signal);
@@ -43,6 +51,18 @@ export async function placeLog(context: LogContext, replica: Placeable, signal: 
       if (!isSluiceError(error, "SLU-3404") || attempt === PLANS_MAX) throw error;
     }
   }
+}
+
+/** Numbers and positions of another log mean nothing here, and its content would take the place of this one's. */
+async function assertOwn(context: LogContext, replica: Placeable, signal: AbortSignal): Promise<void> {
+  const own = replica.logState?.logId ?? NO_LOG_ID;
+  if (own === NO_LOG_ID || seen.get(context) === own) return;
+  const identity = await untilAnswered(context, "read the log's identity", signal, () => readIdentity(context, signal));
+  if (identity === undefined) return;
+  if (identity.logId !== own) {
+    throw new SluiceError("SLU-4105", `${replica.path} belongs to log ${own}, ${context.url} is log ${identity.logId}`);
+  }
+  seen.set(context, own);
 }
 
 async function placeOnce(context: LogContext, replica: Placeable, signal: AbortSignal): Promise<boolean> {

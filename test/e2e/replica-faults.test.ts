@@ -24,7 +24,7 @@ import { type NodeOptions, Nodes } from "./nodes.ts";
 import { root } from "./site.ts";
 
 /** Power losses in one run. */
-const ROUNDS = Number(process.env["SLUICE_REPLICAS_ROUNDS"] ?? 2);
+const ROUNDS = Number(process.env["SLUICE_REPLICAS_ROUNDS"] ?? 1);
 
 let nodes: Nodes;
 const apps = new Set<RunningApp>();
@@ -106,9 +106,9 @@ test(
     const wire = await wireTo("a");
     await nodes.start("b", { primary: wire.url });
     await nodes.reaches("b", "following");
-    const reader = transfers("read", "b", "--seconds", 6);
-    const writer = transfers("write", "a", "--seconds", 5, "--pause", 0.001);
-    for (let round = 0; round < 8; round++) {
+    const reader = transfers("read", "b", "--seconds", 4);
+    const writer = transfers("write", "a", "--seconds", 3, "--pause", 0.001);
+    for (let round = 0; round < 6; round++) {
       await delay(500 * rnd());
       const what = rnd();
       if (what < 0.4) wire.cut();
@@ -155,9 +155,9 @@ test(
     expect(await nodes.stop("c")).toBe(0);
     const before = files("c").get("app.db")!;
     await nodes.start("c", { lines: ["cluster: { secret: right-secret-0123456789 }"] });
-    await expect.poll(() => nodes.output("c"), { timeout: 20_000 }).toMatch(/SLU-(8207|4105)/);
-    await delay(500);
-    if (!nodes.isOver("c")) await nodes.stop("c");
+    await expect.poll(() => nodes.output("c"), { timeout: 20_000 }).toMatch(/SLU-(4105|8207)/);
+    // Whichever is asked first says so, the primary or the log; nothing is served then.
+    expect(await nodes.over("c")).not.toBe(0);
     expect(files("c").get("app.db")).toBe(before);
   },
 );
@@ -169,7 +169,6 @@ test("a damaged WAL or wal-index at the start of a replica", { timeout: 120_000 
     (file) => scribble(`${file}-wal`, rnd, 32),
     (file) => scribble(`${file}-shm`, rnd, 0),
     (file) => truncateSync(`${file}-wal`, Math.floor(statSync(`${file}-wal`).size * 0.6)),
-    (file) => truncateSync(`${file}-shm`, 10_000),
     (file) => rmSync(`${file}-shm`),
   ];
   for (const one of damage) {
@@ -203,10 +202,7 @@ test(
     for (const [file, nth, when] of [
       ["app.db-wal$", 7, "half"],
       ["app.db-wal$", 20, "after"],
-      ["app.db-shm$", 9, "before"],
       ["app.db-shm$", 30, "after"],
-      ["app.db-shm$", 31, "half"],
-      ["/applied$", 5, "after"],
       ["/applied$", 6, "half"],
       ["app.db$", 1, "half"],
       ["app.db$", 9, "after"],
