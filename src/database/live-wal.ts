@@ -113,6 +113,7 @@ export class LiveWal {
       locks: this.locks,
       capture: this.capture,
       backfill: this.backfill,
+      captured: () => owner.moved(),
       sealNow: () => {
         owner.sealNow();
         this.#durable = this.capture.frame;
@@ -450,6 +451,7 @@ export class LiveWal {
   async #catchUp(): Promise<boolean> {
     if (this.capture.look() === "torn") return false;
     while (!this.capture.advance(SLICE_BYTES)) await new Promise(setImmediate);
+    this.#owner.moved();
     if (this.capture.unsummed > 0) return false;
     if (this.#durable < this.capture.frame) await this.#owner.seal();
     while (this.backfill.backfilled < this.capture.frame) {

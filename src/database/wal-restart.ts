@@ -34,6 +34,8 @@ export interface WalRestartParts {
   readonly locks: HeldLocks;
   readonly capture: Capture;
   readonly backfill: Backfill;
+  /** Commits may have been captured under the WRITE lock: whoever waits for them is told before anything else. */
+  readonly captured: () => void;
   /** Seals everything captured into a locally durable batch, at once: it runs under the WRITE lock. */
   readonly sealNow: () => void;
   readonly canSealNow: () => boolean;
@@ -141,6 +143,7 @@ export class WalRestart {
     if (capture.look() === "torn") return "busy";
     if (capture.header.mxFrame - backfill.backfilled > tailFrames) return "behind";
     capture.advance();
+    this.#parts.captured();
     if (capture.unsummed > 0) return "behind";
     const pending = backfill.backfilled < capture.frame;
     if (pending) {

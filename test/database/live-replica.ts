@@ -39,8 +39,9 @@ export class LiveReplica implements CommitSink {
     this.backfill = backfill;
     const sealNow = (): void => undefined;
     const restarted = (): void => undefined;
+    const captured = (): void => undefined;
     const canSealNow = (): boolean => true;
-    this.#restart = new WalRestart({ files, locks, capture, backfill, sealNow, restarted, canSealNow });
+    this.#restart = new WalRestart({ files, locks, capture, backfill, captured, sealNow, restarted, canSealNow });
     this.writer = new WalWriter(files, pageSize);
   }
 
