@@ -226,7 +226,10 @@ export class LiveWal {
   async heal(): Promise<boolean> {
     for (let attempt = 0; this.capture.unsummed > 0; attempt++) {
       if (attempt === HEAL_TRIES) return false;
-      if (healFrames(this.files, this.locks, this.capture)) this.#owner.healed();
+      const healed = healFrames(this.files, this.locks, this.capture);
+      // What was committed meanwhile was captured under the lock.
+      this.#owner.moved();
+      if (healed) this.#owner.healed();
       else await sleep(1);
     }
     return true;

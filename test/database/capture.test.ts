@@ -177,3 +177,23 @@ test("a WAL from a big-endian machine: read, appended to by SQLite, and little-e
   expect(runPython(path, "print(db.execute('pragma integrity_check').fetchone()[0])")).toBe("ok");
   await expectReplay(replay);
 });
+
+test("a commit that is captured under the lock of a restart is told, also when nobody commits after it", async () => {
+  runPython(path, CREATE);
+  const replay = await open();
+  const { wal } = replay;
+  runPython(path, `db.execute("insert into t values(1)")`);
+  wal.captureNow();
+  wal.stop();
+  let told = 0;
+  replay.onMoved = () => (told = replay.commits);
+  const tryWrite = wal.locks.tryWrite.bind(wal.locks);
+  wal.locks.tryWrite = () => {
+    wal.locks.tryWrite = tryWrite;
+    runPython(path, `db.execute("insert into t values(2)")`);
+    return tryWrite();
+  };
+  expect(await wal.finish(5_000)).toBeDefined();
+  expect(replay.commits).toBe(2);
+  expect(told).toBe(2);
+});
