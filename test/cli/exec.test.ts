@@ -219,7 +219,9 @@ db.execute("create table migrations(name)"); db.execute("insert into migrations 
     const body = JSON.stringify({ waitMs: 10_000, limitMs: 500 });
     const response = await fetch(`${await nodes.url("b")}/v1/loans`, { method: "POST", body });
     const lines = (await response.text()).split("\n").filter((line) => line !== "");
-    expect(lines.map((line) => JSON.parse(line) as unknown)).toMatchObject([
+    // The loan of the test before may still be on its way back.
+    const said = lines.map((line) => JSON.parse(line) as { is: string }).filter(({ is }) => is !== "waiting");
+    expect(said).toMatchObject([
       { is: "lent", node: "b", home: "a" },
       { is: "lost", code: "SLU-8114" },
     ]);
