@@ -69,9 +69,12 @@ export class ServedNode implements NodeView {
     return position <= end ? "reached" : "lost";
   }
 
-  /** A position of this epoch that this node has not: a replica waits for it, a primary never gave it out. */
-  #beyond(database: ProtectedDatabase): Applied | undefined {
-    return database.role === "primary" ? "unknown" : undefined;
+  /**
+   * A position that this node has not: a replica waits for it, and so does who is about to lead, while it places what the
+   * log has. A primary never gave it out.
+   */
+  #beyond({ replica }: ProtectedDatabase): Applied | undefined {
+    return this.#node.reign !== undefined && replica === undefined ? "unknown" : undefined;
   }
 
   async waitDurable(db: string, position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {

@@ -73,7 +73,10 @@ async function placeOnce(context: LogContext, replica: Placeable, signal: AbortS
   if (recent.every((file) => file.maxTxid <= from)) return false;
   const files = recent.some((file) => file.minTxid === from + 1) ? recent : await list(context, signal);
   const plan = planOnward(withoutStrays(files), from, context.url);
-  for (const file of plan?.files ?? []) await placeFile(context, replica, file, files, signal);
+  for (const file of plan?.files ?? []) {
+    // A resync leads past what was planned.
+    if (file.maxTxid > replica.record.txid) await placeFile(context, replica, file, files, signal);
+  }
   return plan !== undefined;
 }
 
@@ -119,6 +122,12 @@ async function placeFile(
     decoder.end();
     chunks.flush();
     await change.commit();
+  } catch (error) {
+    if (!isSluiceError(error, "SLU-2019")) throw error;
+    context.onEvent({ type: "alarm", error });
+    change.abort();
+    await resyncFromLog(context, replica, signal);
+    return;
   } finally {
     change.abort();
   }
@@ -149,7 +158,8 @@ async function isHeld(
 
 /**
  * Whether the record's history holds the replica's state: always without commits on top of the last record; otherwise
- * unless the epoch of these commits has ended before the last of them, which takeover records say.
+ * unless the epoch of these commits has ended before the last of them, which takeover records say: one that comes, or
+ * the one that is the last record.
  */
 async function goesOn(
   context: LogContext,
@@ -161,7 +171,9 @@ async function goesOn(
   const position = replica.position!;
   if (position === replica.record!.position || record.epoch === epochOf(position)) return true;
   const end = await endOf(context, epochOf(position), replica.record!.txid, files, signal);
-  return end === undefined || position <= end;
+  if (end !== undefined && epochOf(end) === epochOf(position)) return position <= end;
+  // No more is said of that epoch: the takeover that ended it may be placed already. It left out what is on top.
+  return replica.record!.epoch <= epochOf(position);
 }
 
 /** The largest position of an epoch that the first takeover after slot `txid` names; undefined when there was none. */

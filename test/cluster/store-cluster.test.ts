@@ -1,5 +1,8 @@
-import { rmSync } from "node:fs";
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { stateDirOf } from "../../src/database/database.ts";
+import { quarantined } from "../../src/database/quarantined.ts";
+import { ServedNode } from "../../src/cli/node-view.ts";
 import { TestCluster } from "./nodes.ts";
 
 let cluster: TestCluster;
@@ -38,4 +41,67 @@ test("a lost disk comes back as a replica's", async () => {
   rmSync(cluster.at("b"), { recursive: true });
   await cluster.make("b").start();
   expect(await cluster.sqlBeside("b", 1, "select x from t")).toBe("[('one',)]");
+});
+
+test("a node whose last commits left the history puts them aside, and goes on from the log's newest state", async () => {
+  mkdirSync(cluster.at("store"));
+  symlinkSync("store", cluster.at("way"));
+  const failures: string[] = [];
+  const a = cluster.make("a", {}, "{ path: a/app.db, store: way, source: store }");
+  await a.start();
+  await expect.poll(() => cluster.primary, patient).toBe("a");
+  await cluster.sqlBeside("a", 10, "create table t(x)", "create table u(x)", "insert into t values('kept')");
+  await a.sync(cluster.db("a"), "store", AbortSignal.timeout(20_000));
+  a.databases[0]!.on("log", (event) => event.type === "alarm" && failures.push(String(event.error)));
+  // The store is away for this node alone; until its lease lapses it may commit.
+  renameSync(cluster.at("way"), cluster.at("way.away"));
+  writeFileSync(cluster.at("way"), "");
+  await cluster.sqlBeside("a", 10, "insert into u values('left behind')");
+  cluster.leases.get("a")!.isBroken = true;
+  // Two epochs.
+  for (const values of [["one", "two"], ["three"]]) {
+    const b = cluster.make("b");
+    await b.start();
+    await expect.poll(() => cluster.primary, patient).toBe("b");
+    for (const value of values) {
+      await cluster.sqlBeside("b", 10, `insert into t values('${value}')`);
+      await b.sync(cluster.db("b"), "store", AbortSignal.timeout(20_000));
+    }
+    await cluster.stop("b");
+  }
+  await expect.poll(() => a.databases[0]!.state, patient).toBe("following");
+  const applied: bigint[] = [];
+  a.databases[0]!.on("applied", (position) => applied.push(position));
+  rmSync(cluster.at("way"));
+  renameSync(cluster.at("way.away"), cluster.at("way"));
+  const rows = "[('kept',), ('one',), ('two',), ('three',)]";
+  await expect.poll(() => cluster.sqlBeside("a", 1, "select x from t union all select x from u"), patient).toBe(rows);
+  expect(quarantined(stateDirOf(cluster.db("a"))).length).toBe(1);
+  // What was planned behind the difference has had its turn when it leads.
+  cluster.leases.get("a")!.isBroken = false;
+  await expect.poll(() => cluster.primary, patient).toBe("a");
+  await cluster.sqlBeside("a", 10, "insert into t values('four')");
+  expect(failures).toEqual([]);
+  expect(applied).toEqual(applied.toSorted((x, y) => (x < y ? -1 : 1)));
+});
+
+test("a read that has seen more waits while a node takes over, until it has placed what the log has", async () => {
+  const a = cluster.make("a");
+  await a.start();
+  await expect.poll(() => cluster.primary, patient).toBe("a");
+  await cluster.sqlBeside("a", 10, "create table t(x)");
+  symlinkSync("store", cluster.at("way"));
+  const b = cluster.make("b", {}, "{ path: b/app.db, store: way, source: store }");
+  await b.start();
+  // The log is away for this node alone, until it is about to lead.
+  renameSync(cluster.at("way"), cluster.at("way.away"));
+  writeFileSync(cluster.at("way"), "");
+  await cluster.sqlBeside("a", 10, "insert into t values(1)");
+  const [seen] = new ServedNode(a, "a", 0).positions();
+  await cluster.stop("a");
+  await expect.poll(() => b.databases[0]!.role, { ...patient, interval: 1 }).toBe("primary");
+  const reads = new ServedNode(b, "b", 0).waitApplied("app.db", seen!.position, AbortSignal.timeout(20_000));
+  rmSync(cluster.at("way"));
+  renameSync(cluster.at("way.away"), cluster.at("way"));
+  expect(await reads).toBe("reached");
 });
