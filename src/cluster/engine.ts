@@ -1,5 +1,6 @@
 import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
 import type { DatabaseEvent } from "../database/events.ts";
+import { GateBridge } from "../database/gate-bridge.ts";
 import { Replica } from "../database/replica.ts";
 import type { Started } from "../database/starting.ts";
 import { peekState } from "../database/state.ts";
@@ -16,6 +17,9 @@ export interface EngineOptions {
   readonly onEvent: (event: DatabaseEvent) => void;
 }
 
+/** A bridge that is in the way of an opening goes after so long. */
+const BRIDGE_MS = 2_000;
+
 /**
  * The open files of one database, in one role or the other: descriptors, locks and WAL go on when the role changes.
  *
@@ -30,6 +34,10 @@ export class Engine {
   /** Open, between two roles. */
   #kept: Started | undefined;
   #lost = Promise.withResolvers<never>();
+  /** Closed, and to be opened again with its gate closed. */
+  #bridge: GateBridge | undefined;
+  /** Behind it an opening has failed: SQLite may have to set up the wal-index anew, for which it needs what that locks. */
+  #isInTheWay = false;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -68,7 +76,9 @@ export class Engine {
     const kept = this.#kept;
     const gate = cluster === undefined ? "open" : "closed";
     this.#database =
-      kept === undefined ? await Database.open(path, { ...this.#open(), gate }) : await Database.of(kept);
+      kept === undefined
+        ? await this.#bridged(() => Database.open(path, { ...this.#open(), gate }))
+        : await Database.of(kept);
     this.#kept = undefined;
     await cluster?.hold(path, this.#database.descriptors);
     return this.#database;
@@ -78,10 +88,31 @@ export class Engine {
   async toReplica(): Promise<Replica> {
     const { path, cluster } = this.#options;
     const kept = this.#kept;
-    this.#replica = kept === undefined ? await Replica.open(path, this.#open()) : await Replica.of(kept);
+    this.#replica =
+      kept === undefined ? await this.#bridged(() => Replica.open(path, this.#open())) : await Replica.of(kept);
     this.#kept = undefined;
     await cluster?.hold(path, this.#replica.descriptors);
     return this.#replica;
+  }
+
+  /** Behind the bridge, until the opened files have a lock of their own; every second try without. */
+  async #bridged<T>(open: () => Promise<T>): Promise<T> {
+    const bridge = this.#bridge;
+    if (this.#isInTheWay) bridge?.end();
+    const timer = setTimeout(() => bridge?.end(), BRIDGE_MS);
+    try {
+      const opened = await open();
+      bridge?.[Symbol.dispose]();
+      this.#bridge = undefined;
+      this.#isInTheWay = false;
+      return opened;
+    } catch (error) {
+      this.#isInTheWay = bridge !== undefined && !this.#isInTheWay;
+      bridge?.again();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #open(): DatabaseOptions {
@@ -105,7 +136,14 @@ export class Engine {
     this.#replica = undefined;
   }
 
-  async close(options: { readonly merge: boolean }): Promise<void> {
+  /** `reopens`: the gate stays closed until the next opening has closed it again. */
+  async close(options: { readonly merge: boolean; readonly reopens?: boolean }): Promise<void> {
+    if (options.reopens === true) {
+      this.#bridge ??= GateBridge.over(this.#options.path);
+    } else {
+      this.#bridge?.[Symbol.dispose]();
+      this.#bridge = undefined;
+    }
     if (this.#kept !== undefined) this.#replica = await Replica.of(this.#kept);
     this.#kept = undefined;
     await this.#database?.close(options);

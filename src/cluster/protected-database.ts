@@ -330,9 +330,10 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         }
         const refused = isSluiceError(known) && isRefusal(known);
         // A replica's gate stays closed while it waits for a disk or a primary: what an application wrote would be lost.
+        const adopts = isSluiceError(known, "SLU-2021") || (this.#options.adopt && isForeign(known));
         if (this.#role === "replica" && isOutside(known) && !refused) await this.#keep();
-        else await this.#close({ merge: false });
-        if (isSluiceError(known, "SLU-2021") || (this.#options.adopt && isForeign(known))) {
+        else await this.#close({ merge: false, reopens: this.#role === "replica" && !refused && !adopts });
+        if (adopts) {
           this.emit("adopted", quarantineFile(this.path));
           this.#adopted = true;
           continue;
@@ -502,7 +503,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     await this.#engine.keep();
   }
 
-  async #close(options: { readonly merge: boolean }): Promise<void> {
+  async #close(options: { readonly merge: boolean; readonly reopens?: boolean }): Promise<void> {
     await this.#endWriter();
     await this.#engine.close(options);
   }
