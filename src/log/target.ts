@@ -86,7 +86,7 @@ export class RestoreTarget implements Disposable {
     const { force = false, resume = false } = options;
     const real = await realpath(path).catch(() => resolve(path));
     const old = await stat(real).catch(() => undefined);
-    if (old !== undefined) refuseExisting(real, old, force);
+    if (old !== undefined) await refuseExisting(real, old, force);
     try {
       // As SQLite creates databases (SQLITE_DEFAULT_FILE_PERMISSIONS), or never wider than the file it will replace.
       const mode = old === undefined ? 0o644 : old.mode & 0o666;
@@ -147,11 +147,13 @@ export class RestoreTarget implements Disposable {
     try {
       this.#keepOwner();
       const now = await stat(this.path).catch(() => undefined);
-      if (now !== undefined) refuseExisting(this.path, now, this.#force);
-      const lock = now === undefined ? undefined : await this.#retireOld();
+      if (now !== undefined) await refuseExisting(this.path, now, this.#force);
+      const isEmpty = now?.size === 0 && !this.#force;
+      const lock = now === undefined || isEmpty ? undefined : await this.#retireOld();
       try {
         await removeCompanions(this.path);
         this.journal?.remove();
+        if (isEmpty) await remove(this.path);
         if (this.#force) await rename(this.temporaryPath, this.path);
         else await this.#createOnly();
         this.#done = true;
@@ -218,9 +220,11 @@ export class RestoreTarget implements Disposable {
   }
 }
 
-function refuseExisting(path: string, existing: Stats, force: boolean): void {
+/** A file of 0 bytes counts as none: SQLite makes one when something looks for a database that isn't there. */
+async function refuseExisting(path: string, existing: Stats, force: boolean): Promise<void> {
   if (!existing.isFile()) throw new SluiceError("SLU-4505", `${path} is not a file`, { hint: "Choose another path." });
-  if (!force) throw new SluiceError("SLU-4505", `${path} exists`);
+  const isBegun = existing.size > 0 || (await sizeOf(`${path}-journal`)) > 0 || (await sizeOf(`${path}-wal`)) > 0;
+  if (!force && isBegun) throw new SluiceError("SLU-4505", `${path} exists`);
 }
 
 function begin(path: string, mode: number): Begun {

@@ -72,6 +72,17 @@ test("a file is never overwritten without force, also not one that appears meanw
   expect(readdirSync(directory)).toEqual(["app.db"]);
 });
 
+test("a file of 0 bytes is as good as none, unless somebody is about to write to it", async () => {
+  writeFileSync(path, "");
+  const target = await RestoreTarget.create(path);
+  writeFileSync(`${path}-journal`, "of a first transaction");
+  await expect(target.install()).rejects.toSatisfy(coded("SLU-4505"));
+  await target.discard();
+  rmSync(`${path}-journal`);
+  await restoreTo(path);
+  expect(readFileSync(path)).toEqual(contents);
+});
+
 test("with force the mode stays, and WAL, journal and wal-index of the old file go", async () => {
   makeDatabase(path);
   // As a killed application leaves it.
