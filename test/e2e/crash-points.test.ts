@@ -1,7 +1,9 @@
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { expect, test } from "vitest";
+import { setTimeout as delay } from "node:timers/promises";
+import { test } from "vitest";
+import { ask } from "../../src/admin/client.ts";
 import { environment, launcher, Place, Running } from "../cli/sluice.ts";
 import { runApp, until } from "../database/apps.ts";
 import { BankJournal } from "./bank-journal.ts";
@@ -30,56 +32,65 @@ function slots(store: string): Map<string, Buffer> {
   return new Map(names.map((name) => [name, readFileSync(path.join(store, name))]));
 }
 
-test.for(points)("Sluice killed $name: what was acknowledged is there", { timeout: 120_000 }, async (point) => {
-  await using place = new Place();
-  const db = place.path("app.db");
-  const store = place.path("store");
-  const journal = new BankJournal(place.path("journal"));
-  const config = place.path("sluice.yml");
-  writeFileSync(
-    config,
-    `dbs:\n  - path: ${db}\n    store: ${place.store}\n    sync-interval: 100ms\nl0-retention: 1s\nlevels:\n  - interval: 1s\n  - interval: 1h\n`,
-  );
-  runApp("bank", db, "--create");
-  const restored = async (): Promise<number> => {
-    rmSync(place.path("copy.db"), { force: true });
-    const { status, stderr } = await place.sluice("restore", "-o", place.path("copy.db"), place.store);
-    expect(status, stderr).toBe(0);
-    return journal.check(place.path("copy.db"), "durable");
-  };
-  const bank = spawn("python3", [BANK, db, journal.path], { stdio: "ignore" });
-  try {
-    const env = { ...environment(), NODE_OPTIONS: `--import=${KILL}`, SLUICE_KILL: JSON.stringify(point) };
-    const stdio: ["ignore", "pipe", "pipe"] = ["ignore", "pipe", "pipe"];
-    const killed = new Running(spawn(launcher, ["replicate", "--config", config], { env, stdio, cwd: place.dir }));
-    const { child } = killed;
-    const sync = async (): Promise<boolean> =>
-      (await place.sluice("sync", "--timeout", "5s", "--config", config, db)).status === 0;
-    for (const end = Date.now() + 40_000; child.signalCode === null && child.exitCode === null;) {
-      if (Date.now() > end) {
-        await killed.end("SIGKILL");
-        throw new Error(`never there: ${killed.output.slice(-2000)}`);
+// Most of it is waiting, so some of them wait together.
+test.concurrent.for(points)(
+  "Sluice killed $name: what was acknowledged is there",
+  { timeout: 120_000 },
+  async (point, { expect }) => {
+    await using place = new Place();
+    const db = place.path("app.db");
+    const store = place.path("store");
+    const journal = new BankJournal(place.path("journal"));
+    const config = place.path("sluice.yml");
+    writeFileSync(
+      config,
+      `dbs:\n  - path: ${db}\n    store: ${place.store}\n    sync-interval: 100ms\nl0-retention: 1s\nlevels:\n  - interval: 1s\n  - interval: 1h\n`,
+    );
+    runApp("bank", db, "--create");
+    const restored = async (): Promise<number> => {
+      rmSync(place.path("copy.db"), { force: true });
+      const { status, stderr } = await place.sluice("restore", "-o", place.path("copy.db"), place.store);
+      expect(status, stderr).toBe(0);
+      return journal.check(place.path("copy.db"), "durable");
+    };
+    const bank = spawn("python3", [BANK, db, journal.path], { stdio: "ignore" });
+    try {
+      const env = { ...environment(), NODE_OPTIONS: `--import=${KILL}`, SLUICE_KILL: JSON.stringify(point) };
+      const stdio: ["ignore", "pipe", "pipe"] = ["ignore", "pipe", "pipe"];
+      const killed = new Running(spawn(launcher, ["replicate", "--config", config], { env, stdio, cwd: place.dir }));
+      const { child } = killed;
+      const question = { method: "POST", path: "/v1/sync", body: { db, wait: "store", timeoutMs: 5_000 } } as const;
+      const sync = (): Promise<boolean> =>
+        ask(db, question).then(
+          () => true,
+          () => false,
+        );
+      for (const end = Date.now() + 80_000; child.signalCode === null && child.exitCode === null;) {
+        if (Date.now() > end) {
+          await killed.end("SIGKILL");
+          throw new Error(`never there: ${killed.output.slice(-2000)}`);
+        }
+        await Promise.all([journal.durableBy(sync), delay(50)]);
       }
-      await journal.durableBy(sync);
-    }
-    expect({ signal: child.signalCode, output: child.signalCode ? "" : killed.output }).toEqual({
-      signal: "SIGKILL",
-      output: "",
-    });
-    const before = slots(store);
-    await restored();
+      expect({ signal: child.signalCode, output: child.signalCode ? "" : killed.output }).toEqual({
+        signal: "SIGKILL",
+        output: "",
+      });
+      const before = slots(store);
+      await restored();
 
-    const next = await place.start(PROTECTED, "replicate", "--config", config);
-    const { last } = journal;
-    await until(() => journal.last > last + 5, "the bank to go on", 20_000);
-    expect(await journal.durableBy(sync)).toBe(true);
-    expect(await restored()).toBeGreaterThan(last);
-    // No slot ever has two contents.
-    const after = slots(store);
-    for (const [name, bytes] of before) if (after.has(name)) expect(after.get(name)!.equals(bytes), name).toBe(true);
-    await next.end("SIGKILL");
-  } finally {
-    bank.kill("SIGKILL");
-  }
-  expect(journal.check(db, "committed")).toBeGreaterThan(5);
-});
+      const next = await place.start(PROTECTED, "replicate", "--config", config);
+      const { last } = journal;
+      await until(() => journal.last > last + 5, "the bank to go on", 20_000);
+      expect(await journal.durableBy(sync)).toBe(true);
+      expect(await restored()).toBeGreaterThan(last);
+      // No slot ever has two contents.
+      const after = slots(store);
+      for (const [name, bytes] of before) if (after.has(name)) expect(after.get(name)!.equals(bytes), name).toBe(true);
+      await next.end("SIGKILL");
+    } finally {
+      bank.kill("SIGKILL");
+    }
+    expect(journal.check(db, "committed")).toBeGreaterThan(5);
+  },
+);

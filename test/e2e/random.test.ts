@@ -9,7 +9,7 @@ import { BankJournal } from "./bank-journal.ts";
 import { randomFrom } from "./random.ts";
 
 const seed = Number(process.env["SLUICE_SEED"] ?? Date.now() % 1_000_000);
-const SECONDS = Number(process.env["SLUICE_SECONDS"] ?? 25);
+const SECONDS = Number(process.env["SLUICE_SECONDS"] ?? (process.env["CI"] ? 25 : 12));
 const BANK = path.resolve(import.meta.dirname, "../apps/bank.py");
 const PROTECTED = '"message":"protected"';
 

@@ -42,10 +42,17 @@ afterEach(async () => {
   for (const wire of wires.splice(0)) await wire.close();
 });
 
+/** A reader leaves the others a little of the processor; a later `--pause` counts more. */
 function transfers(what: "read" | "write", name: string, ...more: (string | number)[]): RunningApp {
   const script = path.join(root, "test/apps/transfers.py");
   const env = { ...process.env, ...sqliteEnvironment("3.54.1") };
-  const app = track(spawn("python3", [script, what, nodes.db(name), ...more.map(String)], { env }));
+  const app = track(
+    spawn(
+      "python3",
+      [script, what, nodes.db(name), ...(what === "read" ? ["--pause", "0.001"] : []), ...more.map(String)],
+      { env },
+    ),
+  );
   apps.add(app);
   return app;
 }
