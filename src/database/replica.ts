@@ -170,13 +170,20 @@ export class Replica implements ReplicaDatabase {
     }
   }
 
-  /** The own version of pages that are about to leave the history: of those that come, and of those that are cut off. */
+  /**
+   * The own version of pages that are about to leave the history: of those that come, and of those that are cut off. With
+   * what else is on top of the last record they are the whole way from there to the state that is left, though some of it
+   * may be in the history: it goes on from a later state than that record's.
+   */
   async #quarantine(pages: Uint32Array, newSize: number): Promise<void> {
     const wal = this.#wal;
     const size = this.pageCount;
-    const own = Array.from(pages).filter((page) => page <= size);
-    for (let page = newSize + 1; page <= size; page++) if (page !== lockPage(wal.pageSize)) own.push(page);
-    own.sort((a, b) => a - b);
+    const all = new Set(pages);
+    for (let page = newSize + 1; page <= size; page++) if (page !== lockPage(wal.pageSize)) all.add(page);
+    if (all.size === 0) return;
+    const { changed } = this.#followed;
+    if (!changed.isEverything) for (const page of changed.numbers) all.add(page);
+    const own = [...all].filter((page) => page <= size).sort((a, b) => a - b);
     if (own.length === 0) return;
     const resume = wal.pause();
     try {

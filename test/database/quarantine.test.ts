@@ -11,7 +11,7 @@ import { extractQuarantined } from "../../src/cluster/quarantine-extract.ts";
 import { PageSum } from "../../src/ltx/page-sum.ts";
 import { position } from "../../src/ltx/position.ts";
 import { scratch } from "./apps.ts";
-import { Source } from "./page-sets.ts";
+import { type PageSet, Source } from "./page-sets.ts";
 
 const PAGE = 1024;
 const SCHEMA = "create table t(i integer primary key, x); insert into t values(1, 'a')";
@@ -60,8 +60,7 @@ async function open(txid: number): Promise<Replica> {
 }
 
 /** The difference to `wanted`, as another node's history has it. */
-async function resync(to: Replica, wanted: Buffer): Promise<void> {
-  const now = readFileSync(to.path);
+async function resync(to: Replica, wanted: Buffer, now: Buffer = readFileSync(to.path)): Promise<void> {
   const numbers: number[] = [];
   for (let page = 1; page <= wanted.length / PAGE; page++) {
     const range = [(page - 1) * PAGE, page * PAGE] as const;
@@ -101,6 +100,37 @@ for (const [name, txid] of [
     expect(readFileSync(dir.path("own.db")).equals(own)).toBe(true);
   });
 }
+
+async function apply(to: Replica, { numbers, content, pageCount }: PageSet, state: Buffer): Promise<void> {
+  const { checksum } = sumsOf(state);
+  const before = to.position!;
+  const change = await to.change({ before, position: before + 1n, pageCount, checksum, pages: numbers.length });
+  change.pages({ numbers, content });
+  await change.commit();
+}
+
+test("all that is on top of the last record is kept, also what the history has: it is laid over that record's state", async () => {
+  source.db.exec("create table u(x); insert into u values('a')");
+  source.rewind();
+  const common = source.bytes;
+  const opened = await open(7);
+  source.db.exec("insert into t(x) values('in the history')");
+  const [first] = source.take();
+  const wanted = source.bytes;
+  await apply(opened, first!, wanted);
+  source.db.exec("insert into u values('left behind')");
+  const [second] = source.take();
+  const own = source.bytes;
+  await apply(opened, second!, own);
+  await resync(opened, wanted, own);
+
+  const [entry] = quarantined(opened.stateDir);
+  const { pages } = entry!.files[0]!;
+  expect([...pages]).toEqual([...first!.numbers, ...second!.numbers].sort((a, b) => a - b));
+  const laid = Buffer.from(common);
+  for (const page of pages) own.copy(laid, (page - 1) * PAGE, (page - 1) * PAGE, page * PAGE);
+  expect(laid.equals(own)).toBe(true);
+});
 
 test("two in one millisecond are two, and what a kill left half written goes", async () => {
   const quarantine = join(dir.path("state"), "quarantine");

@@ -109,12 +109,21 @@ export class StreamServer {
     this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#open(webSocket));
   };
 
-  /** Resolves when the replica has everything: each database's newest position, and its last record. */
+  /**
+   * Resolves when the replica has everything: each database's newest position, and its last record. SLU-8104 when it is
+   * not connected for longer than a heartbeat.
+   */
   async awaitReplica(nodeId: string, signal: AbortSignal): Promise<void> {
+    let goneMs: number | undefined;
     for (;;) {
       signal.throwIfAborted();
       const life = this.#of(nodeId)?.life;
       if (life !== undefined && this.#hasAll(life)) return;
+      const nowMs = performance.now();
+      goneMs = life === undefined ? (goneMs ?? nowMs) : undefined;
+      if (goneMs !== undefined && nowMs - goneMs >= this.#heartbeatMs) {
+        throw new SluiceError("SLU-8104", `${nodeId} is not connected any more`);
+      }
       const changed = Promise.withResolvers<void>();
       const stop = this.acks.onChanged(() => changed.resolve());
       await Promise.race([changed.promise, sleep(this.#heartbeatMs, undefined, { signal })]).finally(stop);

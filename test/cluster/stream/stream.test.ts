@@ -61,6 +61,8 @@ describe("replication stream", () => {
       await server.awaitReplica(`id-${node.name}`, AbortSignal.timeout(20_000));
       expect(node.problems).toEqual([]);
     }
+    const nobody = server.awaitReplica("id-nobody", AbortSignal.timeout(20_000));
+    await expect(nobody).rejects.toMatchObject({ code: "SLU-8104" });
     expect(server.acks.reached("a.db", 3)).toBe(all[0]!.feed.position);
     expect(server.replicas.map(({ name }) => name).sort()).toEqual(["one", "three", "two"]);
   });
