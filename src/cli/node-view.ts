@@ -61,9 +61,9 @@ export class ServedNode implements NodeView {
   async #judge(database: ProtectedDatabase, position: Position, signal: AbortSignal): Promise<Applied | undefined> {
     const now = database.database?.captureNow() ?? database.replica?.position;
     if (now === undefined) return undefined;
-    if (epochOf(position) === epochOf(now)) return position <= now ? "reached" : this.#beyond(database);
+    if (epochOf(position) === epochOf(now)) return position <= now ? "reached" : this.#beyond(database, position);
     // A later epoch than this node's: on a primary, somebody else's, or nobody's.
-    if (position > now) return this.#beyond(database);
+    if (position > now) return this.#beyond(database, position);
     const end = await database.ends.of(epochOf(position), signal);
     if (end === undefined) return "unknown";
     return position <= end ? "reached" : "lost";
@@ -71,10 +71,12 @@ export class ServedNode implements NodeView {
 
   /**
    * A position that this node has not: a replica waits for it, and so does who is about to lead, while it places what the
-   * log has. A primary never gave it out.
+   * log has. A primary never gave it out; what an epoch before its own gave out has left the history. (Until its first
+   * commit a primary's position is that of the epoch before.)
    */
-  #beyond({ replica }: ProtectedDatabase): Applied | undefined {
-    return this.#node.reign !== undefined && replica === undefined ? "unknown" : undefined;
+  #beyond({ replica, writer }: ProtectedDatabase, position: Position): Applied | undefined {
+    if (this.#node.reign === undefined || replica !== undefined) return undefined;
+    return epochOf(position) < (writer?.epoch ?? 0) ? "lost" : "unknown";
   }
 
   async waitDurable(db: string, position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {

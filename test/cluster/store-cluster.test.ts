@@ -100,8 +100,14 @@ test("a read that has seen more waits while a node takes over, until it has plac
   const [seen] = new ServedNode(a, "a", 0).positions();
   await cluster.stop("a");
   await expect.poll(() => b.databases[0]!.role, { ...patient, interval: 1 }).toBe("primary");
-  const reads = new ServedNode(b, "b", 0).waitApplied("app.db", seen!.position, AbortSignal.timeout(20_000));
+  const applied = (position: bigint): Promise<string> =>
+    new ServedNode(b, "b", 0).waitApplied("app.db", position, AbortSignal.timeout(20_000));
+  const reads = applied(seen!.position);
   rmSync(cluster.at("way"));
   renameSync(cluster.at("way.away"), cluster.at("way"));
   expect(await reads).toBe("reached");
+  await expect.poll(() => cluster.primary, patient).toBe("b");
+  // Before it has committed anything itself, too.
+  expect(await applied(seen!.position + 1n)).toBe("lost");
+  expect(await applied(seen!.position + (1n << 40n))).toBe("unknown");
 });
