@@ -4,6 +4,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -22,15 +23,17 @@ export interface Owner {
 
 /**
  * A path for this process's control socket; short, because a socket's name has room for 107 bytes only. Sockets of
- * processes that were killed are removed.
+ * processes that were killed are removed; of another container that shares the folder it can't be told, and they stay.
  */
 export function socketPath(): string {
   const dir = socketFolder();
+  const container = /\d+/.exec(readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
   for (const name of readdirSync(dir)) {
-    const [, pid, startTime] = /^(\d+)-(\d+)\.sock$/.exec(name) ?? [];
-    if (pid !== undefined && startTimeOf(Number(pid)) !== startTime) rmSync(path.join(dir, name), { force: true });
+    const [, where, pid, startTime] = /^(\d+)-(\d+)-(\d+)\.sock$/.exec(name) ?? [];
+    const isGone = where === container && startTimeOf(Number(pid)) !== startTime;
+    if (isGone) rmSync(path.join(dir, name), { force: true });
   }
-  return path.join(dir, `${process.pid}-${startTimeOf(process.pid)}.sock`);
+  return path.join(dir, `${container}-${process.pid}-${startTimeOf(process.pid)}.sock`);
 }
 
 /** In a directory that all can write to, a folder that was there before is believed only when it's this user's alone. */

@@ -55,10 +55,13 @@ test("a note that is no JSON is nobody's", () => {
 test("sockets of processes that are gone are removed, others stay", () => {
   const folder = path.dirname(socketPath());
   const mine = path.basename(socketPath());
-  for (const name of ["999999999-1.sock", `${process.pid}-1.sock`, mine, "notes.txt"])
+  const [container] = mine.split("-");
+  // What another container calls its processes means nothing here.
+  const others = ["1-999999999-1.sock", "notes.txt"];
+  for (const name of [`${container}-999999999-1.sock`, `${container}-${process.pid}-1.sock`, mine, ...others])
     writeFileSync(path.join(folder, name), "");
   socketPath();
-  expect(readdirSync(folder).toSorted()).toEqual([mine, "notes.txt"].toSorted());
+  expect(readdirSync(folder).toSorted()).toEqual([mine, ...others].toSorted());
 });
 
 test("a folder that others can write to isn't used", () => {
