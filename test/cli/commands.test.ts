@@ -59,7 +59,7 @@ describe("beside a running Sluice", () => {
     const second = await place.start("", "replicate", "app.db", place.store);
     // It listens before it notes itself anywhere.
     const listens = (): boolean =>
-      readdirSync(path.dirname(socket)).some((name) => name.startsWith(`${second.child.pid}-`));
+      readdirSync(path.dirname(socket)).some((name) => name.includes(`-${second.child.pid}-`));
     await expect.poll(listens, { timeout: 30_000 }).toBe(true);
     await new Promise((resolve) => setTimeout(resolve, 500));
     const { processes } = await place.json<Report>("status", "app.db");
