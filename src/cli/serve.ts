@@ -12,6 +12,7 @@ import type { StreamPeers } from "../cluster/stream-peers.ts";
 import type { Config } from "../config/config.ts";
 import { stateDirOf } from "../database/database.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { limitArenas } from "../observe/arenas.ts";
 import { createLog, type Logger } from "../observe/log.ts";
 import { Metrics } from "../observe/metrics.ts";
 import type { FrontDoor } from "../proxy/server.ts";
@@ -42,6 +43,7 @@ export async function serve(
   config: Config,
   options: Pick<NodeOptions, "restoreMissing" | "adopt" | "acceptRollback">,
 ): Promise<Served> {
+  limitArenas();
   const log = createLog(config.logging);
   const metrics = new Metrics();
   let holder: LockHolder | undefined;
