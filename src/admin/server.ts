@@ -1,8 +1,8 @@
-import { timingSafeEqual, createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import type { Duplex } from "node:stream";
+import { hasSecret, isOwnProgram } from "../cluster/access.ts";
 import type { Node } from "../cluster/node.ts";
 import { serverTls, type TlsFiles } from "../cluster/stream/tls.ts";
 import type { ListenAddress } from "../config/config.ts";
@@ -16,6 +16,7 @@ import { formatPosition } from "../ltx/position.ts";
 import type { Logger } from "../observe/log.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { answerExport, exportedName } from "./export.ts";
+import { Strangers } from "./strangers.ts";
 
 const SYNC_LIMIT_MS = 30_000;
 /** A longer wait is asked for again; nothing that hangs is kept for ever. */
@@ -26,9 +27,15 @@ const EVENTS_ALIVE_MS = 15_000;
 const CONNECTIONS_MAX = 256;
 /** An event that a slow listener doesn't take is dropped beyond this; the stream then ends. */
 const EVENT_BUFFER_BYTES = 1024 * 1024;
+/** Requests are small; nobody needs long to send one. */
+const SLOWEST = { headersTimeout: 10_000, requestTimeout: 30_000, connectionsCheckingInterval: 1_000 };
+const HANDSHAKE_LIMIT_MS = 10_000;
 
-/** `open`: everything. `guarded`: with the secret. `metrics`: `/metrics` alone. `/healthz` is for everybody. */
-type Access = "open" | "guarded" | "metrics";
+/**
+ * `open`: everything. `local`: with the secret, or for programs of this machine. `guarded`: with the secret. `metrics`:
+ * `/metrics` alone. `/healthz` is for everybody.
+ */
+type Access = "open" | "local" | "guarded" | "metrics";
 
 const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
   "SLU-8101": 409,
@@ -85,7 +92,7 @@ export class AdminServer {
   /** Serves on a TCP address; returns the port. Throws SLU-1005. */
   async listen({ host, port }: ListenAddress): Promise<number> {
     const { tls, onUpgrade } = this.#options;
-    return this.#listen({ host, port }, `${host}:${port}`, isLoopback(host) ? "open" : "guarded", { tls, onUpgrade });
+    return this.#listen({ host, port }, `${host}:${port}`, isLoopback(host) ? "local" : "guarded", { tls, onUpgrade });
   }
 
   /** Serves nothing but `/metrics` and `/healthz`, to everybody. Throws SLU-1005. */
@@ -108,10 +115,18 @@ export class AdminServer {
     access: Access,
     { tls, onUpgrade }: Pick<AdminOptions, "tls" | "onUpgrade"> = {},
   ): Promise<number> {
-    const serve = (request: IncomingMessage, response: ServerResponse): void =>
-      void this.#serve(request, response, access);
-    const server = tls === undefined ? createServer(serve) : createSecureServer(serverTls(tls), serve);
-    if (onUpgrade !== undefined) server.on("upgrade", onUpgrade);
+    const server =
+      tls === undefined
+        ? createServer(SLOWEST)
+        : createSecureServer({ ...serverTls(tls), ...SLOWEST, handshakeTimeout: HANDSHAKE_LIMIT_MS });
+    const strangers = access === "guarded" || access === "metrics" ? new Strangers(server) : undefined;
+    server.on("request", (request, response) => void this.#serve(request, response, access, strangers));
+    if (onUpgrade !== undefined) {
+      server.on("upgrade", (request, socket, head) => {
+        if (hasSecret(request, this.#options.secret)) strangers?.welcome(request.socket);
+        onUpgrade(request, socket, head);
+      });
+    }
     server.maxConnections = CONNECTIONS_MAX;
     server.listen(at);
     try {
@@ -125,12 +140,22 @@ export class AdminServer {
     return typeof address === "object" && address !== null ? address.port : 0;
   }
 
-  async #serve(request: IncomingMessage, response: ServerResponse, access: Access): Promise<void> {
+  async #serve(
+    request: IncomingMessage,
+    response: ServerResponse,
+    access: Access,
+    strangers: Strangers | undefined,
+  ): Promise<void> {
     try {
       const { pathname } = new URL(request.url ?? "/", "http://sluice");
-      const allowed = access === "open" || (access === "guarded" && this.#isAllowed(request));
-      if (pathname === "/healthz") return this.#health(response, allowed);
-      if (access === "guarded" && !allowed) {
+      const isKnown = hasSecret(request, this.#options.secret);
+      if (isKnown) strangers?.welcome(request.socket);
+      const allowed = access === "open" || isKnown || (access === "local" && isOwnProgram(request));
+      if (pathname === "/healthz") return this.#health(response, allowed && access !== "metrics");
+      if (!allowed && access !== "metrics") {
+        // Nor is the rest of what it sends waited for.
+        response.setHeader("connection", "close");
+        if (access === "local") return answer(response, 403, { error: "web pages may not ask; the secret opens" });
         response.setHeader("www-authenticate", "Bearer");
         return answer(response, 401, { error: "the cluster secret is required" });
       }
@@ -215,12 +240,6 @@ export class AdminServer {
       clearInterval(alive);
     });
   }
-
-  #isAllowed(request: IncomingMessage): boolean {
-    const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
-    const { secret } = this.#options;
-    return secret !== undefined && timingSafeEqual(digest(given), digest(secret));
-  }
 }
 
 /** The body of `POST /v1/promote`. Throws SLU-1000. */
@@ -261,11 +280,6 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   } catch (cause) {
     throw new SluiceError("SLU-1000", "the body is no JSON", { cause });
   }
-}
-
-/** Equal lengths for the comparison in constant time. */
-function digest(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
 }
 
 function answer(response: ServerResponse, status: number, body: unknown): void {

@@ -1,4 +1,4 @@
-import { createHash, randomInt, timingSafeEqual } from "node:crypto";
+import { randomInt } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,6 +6,7 @@ import { type WebSocket, WebSocketServer } from "ws";
 import type { CommitFeed } from "../../database/replication.ts";
 import { isLoopback } from "../../config/resolve.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
+import { hasSecret, isOwnProgram } from "../access.ts";
 import { AckTable } from "./acks.ts";
 import { damaged } from "./bytes.ts";
 import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
@@ -18,6 +19,8 @@ import { ResyncSources } from "./resync-sources.ts";
 export const STREAM_PATH = "/v1/stream";
 /** Replicas that may be connected at once. */
 const CONNECTIONS_MAX = 64;
+/** How long a client that was refused may take to read why. */
+const REFUSED_MS = 1_000;
 
 export interface StreamServerOptions {
   readonly identity: () => NodeIdentity;
@@ -182,9 +185,8 @@ export class StreamServer {
 
   #isAllowed(request: IncomingMessage): boolean {
     const { secret } = this.#options;
-    if (secret === undefined) return isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "");
-    const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
-    return timingSafeEqual(digest(given), digest(secret));
+    if (secret !== undefined) return hasSecret(request, secret);
+    return isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "") && isOwnProgram(request);
   }
 
   #open(webSocket: WebSocket): void {
@@ -290,11 +292,8 @@ export class StreamServer {
 
 function refuseUpgrade(socket: Duplex, status: string): void {
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
-}
-
-/** Equal lengths for the comparison in constant time. */
-function digest(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
+  // Who doesn't close the other half is not waited for: no timeout of the HTTP server's is left on it.
+  setTimeout(() => socket.destroy(), REFUSED_MS).unref();
 }
 
 function unexpected({ type }: Message): SluiceError {
