@@ -16,6 +16,9 @@ import { type DatabaseOptions, start, type Started } from "./starting.ts";
 import { saveSums } from "./sums-file.ts";
 import { WalWriter } from "./wal-writer.ts";
 
+/** Of a larger database only the pages that differ are kept when more isn't known. */
+const WHOLE_BYTES_MAX = 64 * 1024 * 1024;
+
 /**
  * One database on a replica (protocol section 5): its gate is closed, Sluice is the only writer of its WAL, and readers
  * in other processes see each change as if SQLite had committed it.
@@ -173,7 +176,8 @@ export class Replica implements ReplicaDatabase {
   /**
    * The own version of pages that are about to leave the history: of those that come, and of those that are cut off. With
    * what else is on top of the last record they are the whole way from there to the state that is left, though some of it
-   * may be in the history: it goes on from a later state than that record's.
+   * may be in the history: it goes on from a later state than that record's. After a restart it isn't known what that is;
+   * a database that isn't large is then kept whole.
    */
   async #quarantine(pages: Uint32Array, newSize: number): Promise<void> {
     const wal = this.#wal;
@@ -182,7 +186,9 @@ export class Replica implements ReplicaDatabase {
     for (let page = newSize + 1; page <= size; page++) if (page !== lockPage(wal.pageSize)) all.add(page);
     if (all.size === 0) return;
     const { changed } = this.#followed;
-    if (!changed.isEverything) for (const page of changed.numbers) all.add(page);
+    const isWhole = changed.isEverything && size * wal.pageSize <= WHOLE_BYTES_MAX;
+    const onTop = isWhole ? Array.from({ length: size }, (_, i) => i + 1) : changed.numbers;
+    for (const page of onTop) if (page <= size && page !== lockPage(wal.pageSize)) all.add(page);
     const own = [...all].filter((page) => page <= size).sort((a, b) => a - b);
     if (own.length === 0) return;
     const resume = wal.pause();

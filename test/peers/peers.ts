@@ -17,6 +17,8 @@ export const peers = {
   etcd: at("bin/etcd"),
   /** A Consul agent. */
   consul: at("bin/consul"),
+  /** A library that makes the clock of a process jump. */
+  faketime: at("lib/libfaketime.so.1"),
   /** Python with Django, gunicorn and WhiteNoise. */
   django: at("django/bin/python"),
   /** The oldest Django that the integration works with. */

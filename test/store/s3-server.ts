@@ -14,19 +14,27 @@ export const accessKeyId = "AKIDEXAMPLE";
 export const secretAccessKey = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const START_MS = 60_000;
 
+interface S3Host {
+  readonly address: string;
+  readonly via: readonly string[];
+}
+
 /** SeaweedFS with one bucket, on ports of its own. */
 export class S3Server {
   readonly port: number;
+  readonly #address: string;
   readonly #dir: string;
   readonly #process: ChildProcess;
 
-  constructor(port: number, dir: string, process: ChildProcess) {
+  private constructor(port: number, address: string, dir: string, process: ChildProcess) {
     this.port = port;
+    this.#address = address;
     this.#dir = dir;
     this.#process = process;
   }
 
-  static async start(): Promise<S3Server> {
+  /** On the loopback, or on another address; `via`: words before a command that is to run where that is. */
+  static async start({ address, via }: S3Host = { address: "127.0.0.1", via: [] }): Promise<S3Server> {
     const dir = mkdtempSync(path.join(os.tmpdir(), "sluice-s3-"));
     const port = await freePorts();
     const identity = {
@@ -36,14 +44,16 @@ export class S3Server {
     };
     writeFileSync(path.join(dir, "s3.json"), JSON.stringify({ identities: [identity] }));
     const log = openSync(path.join(dir, "log"), "w");
+    const [program, ...words] = [...via, peers.weed];
     const process = spawn(
-      peers.weed,
+      program,
       [
+        ...words,
         "-logtostderr",
         "server",
         `-dir=${dir}`,
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        `-ip=${address}`,
+        `-ip.bind=${address}`,
         `-master.port=${port + 1}`,
         `-volume.port=${port + 2}`,
         `-filer.port=${port + 3}`,
@@ -61,7 +71,7 @@ export class S3Server {
       ],
       { stdio: ["ignore", log, log] },
     );
-    const server = new S3Server(port, dir, process);
+    const server = new S3Server(port, address, dir, process);
     try {
       await server.#createBucket();
     } catch (cause) {
@@ -73,7 +83,7 @@ export class S3Server {
 
   /** Its URL for a store below `folder`; `port`: of a proxy before it. */
   url(folder: string, port = this.port): URL {
-    return new URL(`s3://bucket/${folder}?endpoint=http://127.0.0.1:${port}`);
+    return new URL(`s3://bucket/${folder}?endpoint=http://${this.#address}:${port}`);
   }
 
   open(folder: string, port = this.port): S3Store {
@@ -88,6 +98,10 @@ export class S3Server {
   wire(folder: string, port = this.port, silenceMs = 10_000): S3Wire {
     const settings = s3Settings(this.url(folder, port), { accessKeyId, secretAccessKey }, {});
     return new S3Wire(settings, `s3://bucket/${folder}`, {}, silenceMs);
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#process.kill(name);
   }
 
   async stop(): Promise<void> {

@@ -25,12 +25,12 @@ export async function inStep(nodes: readonly FaultyNode[]): Promise<FaultyNode> 
 }
 
 /** All entries of a database; throws when SQLite finds it damaged. */
-export function entriesOf(file: string): Map<string, string> {
+export function entriesOf(file: string, table: string): Map<string, string> {
   const db = new Sqlite(file, { readonly: true, timeout: 5_000 });
   try {
     const found = db.pragma("integrity_check", { simple: true });
     if (found !== "ok") throw new Error(`${file}: ${String(found)}`);
-    const rows = db.prepare("select key, value from entry").raw().all() as [string, string][];
+    const rows = db.prepare(`select key, value from ${table}`).raw().all() as [string, string][];
     return new Map(rows);
   } finally {
     db.close();
@@ -57,7 +57,7 @@ function writeOn(file: string): string {
 }
 
 /** Entries that lie in a quarantine of these nodes. Each piece is looked at once. */
-async function quarantined(nodes: readonly FaultyNode[], scratch: string, known: Map<string, Set<string>>) {
+async function quarantined(nodes: readonly FaultyNode[], { scratch, known, table }: CheckOptions) {
   const keys = new Set<string>();
   for (const node of nodes) {
     const dir = path.join(node.dir, ".app.db-sluice/quarantine");
@@ -69,7 +69,7 @@ async function quarantined(nodes: readonly FaultyNode[], scratch: string, known:
       if (inIt === undefined) {
         rmSync(out, { force: true });
         await mustRun("quarantine", "extract", id, "-o", out, "--config", node.config);
-        inIt = new Set(entriesOf(out).keys());
+        inIt = new Set(entriesOf(out, table).keys());
         known.set(out, inIt);
         rmSync(out, { force: true });
       }
@@ -77,6 +77,16 @@ async function quarantined(nodes: readonly FaultyNode[], scratch: string, known:
     }
   }
   return keys;
+}
+
+export interface CheckOptions {
+  readonly table: string;
+  readonly scratch: string;
+  readonly lostDisk: boolean;
+  /** What is in the pieces of quarantine that were looked at. */
+  readonly known: Map<string, Set<string>>;
+  /** Entries that were acknowledged at `local` and lost in an earlier round. */
+  readonly forgiven: Set<string>;
 }
 
 export interface Verdict {
@@ -89,11 +99,7 @@ export interface Verdict {
 }
 
 /** Everything that must be true after a round, when all is healed and nobody writes. */
-export async function check(
-  nodes: readonly FaultyNode[],
-  clients: Clients,
-  options: { scratch: string; lostDisk: boolean; known: Map<string, Set<string>>; forgiven: Set<string> },
-): Promise<Verdict> {
+export async function check(nodes: readonly FaultyNode[], clients: Clients, options: CheckOptions): Promise<Verdict> {
   const problems = clients.stale.splice(0).map((one) => `stale: ${one}`);
   const primary = await inStep(nodes);
   await mustRun("sync", primary.db, "--config", primary.config, "--timeout", "30s");
@@ -104,7 +110,7 @@ export async function check(
   const places = new Map([...nodes.map((node) => [node.name, node.db] as const), ["the store", restored] as const]);
   let first: [string, Map<string, string>] | undefined;
   for (const [name, file] of places) {
-    const there = entriesOf(file);
+    const there = entriesOf(file, options.table);
     first ??= [name, there];
     const differing = [...there].filter(([key, value]) => first?.[1].get(key) !== value).length;
     if (there.size !== first[1].size || differing > 0) {
@@ -119,7 +125,7 @@ export async function check(
   const missing = [...clients.acknowledged.keys()].filter(
     (key) => !first![1].has(key) && clients.acknowledged.get(key)!.level === "local" && !options.forgiven.has(key),
   );
-  const kept = missing.length === 0 ? new Set<string>() : await quarantined(nodes, options.scratch, options.known);
+  const kept = missing.length === 0 ? new Set<string>() : await quarantined(nodes, options);
   let [inQuarantine, lostWithDisk] = [0, 0];
   for (const key of missing) {
     options.forgiven.add(key);

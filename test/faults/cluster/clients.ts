@@ -6,9 +6,9 @@ export type Level = "local" | "store";
 /** Clients that write entries over all nodes and read them on others, and remember what was acknowledged. */
 export class Clients {
   /** By key: the value, and at which level it was acknowledged. */
-  readonly acknowledged = new Map<string, { readonly value: string; readonly level: Level; readonly at: string }>();
+  readonly acknowledged: Map<string, { readonly value: string; readonly level: Level; readonly at: string }>;
   readonly stale: string[] = [];
-  readonly sent = new Set<string>();
+  readonly sent: Set<string>;
   failed = 0;
   /** When the last write was acknowledged, by `performance.now()`. */
   lastMs = 0;
@@ -16,7 +16,10 @@ export class Clients {
   readonly #running: Promise<void>[];
   #isOver = false;
 
-  constructor(doors: readonly string[], count: number) {
+  /** They begin at once; `earlier`: what others were promised before them. */
+  constructor(doors: readonly string[], count: number, earlier: Pick<Clients, "acknowledged" | "sent">) {
+    this.acknowledged = new Map(earlier.acknowledged);
+    this.sent = new Set(earlier.sent);
     this.#doors = doors;
     this.#running = Array.from({ length: count }, (_, i) => this.#client(i));
   }

@@ -4,8 +4,10 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "nod
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { children, signal } from "../../../src/supervise/descendants.ts";
-import { freePort, root, sluice, users } from "../../e2e/site.ts";
-import { Link } from "./link.ts";
+import { root, sluice, users } from "../../e2e/site.ts";
+import type { Application } from "./applications.ts";
+import type { Network, Place } from "./network.ts";
+import type { FaultyStore } from "./stores.ts";
 
 export const LIMIT_MS = 60_000;
 
@@ -22,46 +24,59 @@ export interface Status {
   }[];
 }
 
-/** One node: Sluice, its guardian, the application, its disk, and the network before it. */
+export interface NodeParts {
+  readonly dir: string;
+  readonly ttlMs: number;
+  readonly network: Network;
+  readonly store: FaultyStore;
+  readonly application: Application;
+  /** A library that makes the wall clock of its processes jump; undefined for clocks that are right. */
+  readonly faketime: string | undefined;
+}
+
+const SECRET = "of the faults";
+const AUTHORIZED = { authorization: `Bearer ${SECRET}` };
+
+/** One node: Sluice, its guardian, the application, its disk, its clock, and its place in the network. */
 export class FaultyNode implements AsyncDisposable {
   readonly name: string;
   readonly dir: string;
   readonly db: string;
   readonly config: string;
-  readonly link: Link;
-  readonly #ports: readonly [api: number, door: number, app: number];
+  readonly #parts: NodeParts;
+  readonly #place: Place;
   #child: ChildProcess | undefined;
 
-  private constructor(name: string, dir: string, link: Link, ports: readonly [number, number, number]) {
-    this.name = name;
-    this.dir = path.join(dir, name);
-    this.db = path.join(this.dir, "app.db");
-    this.config = path.join(dir, `${name}.yml`);
-    this.link = link;
-    this.#ports = ports;
+  static async make(name: string, parts: NodeParts): Promise<FaultyNode> {
+    return new FaultyNode(name, parts, await parts.network.place(name));
   }
 
-  static async make(name: string, dir: string, ttl: string): Promise<FaultyNode> {
-    const ports = [await freePort(), await freePort(), await freePort()] as const;
-    const node = new FaultyNode(name, dir, await Link.before(ports[0]), ports);
-    const application = path.join(root, "src/cli/demo/application.ts");
+  private constructor(name: string, parts: NodeParts, place: Place) {
+    this.name = name;
+    this.dir = path.join(parts.dir, name);
+    this.db = path.join(this.dir, "app.db");
+    this.config = path.join(parts.dir, `${name}.yml`);
+    this.#parts = parts;
+    this.#place = place;
+    const { host, ports, advertise } = place;
     const lines = [
-      `dbs: [{ path: ${node.db}, store: "file://${path.join(dir, "store")}" }]`,
-      `node: { name: ${name}, listen: "127.0.0.1:${ports[0]}", advertise: "http://127.0.0.1:${node.link.port}" }`,
-      `lease: { type: store, ttl: ${ttl} }`,
-      `proxy: { listen: "127.0.0.1:${ports[1]}", app: "http://127.0.0.1:${ports[2]}", durability: local }`,
-      `exec: [{ cmd: "${process.execPath} ${application} ${node.db} ${ports[2]}" }]`,
+      `dbs: [{ path: ${this.db}, store: "${parts.store.url}" }]`,
+      `node: { name: ${name}, listen: "${host}:${ports.api}", advertise: "${advertise}" }`,
+      `cluster: { secret: "${SECRET}" }`,
+      `lease: { type: store, ttl: ${parts.ttlMs}ms }`,
+      `proxy: { listen: "${host}:${ports.door}", app: "http://127.0.0.1:${ports.app}", durability: local }`,
+      `exec: [${parts.application.exec(this.db, ports.app).join(", ")}]`,
     ];
-    writeFileSync(node.config, `${lines.join("\n")}\n`);
-    return node;
+    writeFileSync(this.config, `${lines.join("\n")}\n`);
+    this.clockIs(0);
   }
 
   get door(): string {
-    return `http://127.0.0.1:${this.#ports[1]}`;
+    return `http://${this.#place.host}:${this.#place.ports.door}`;
   }
 
   get api(): string {
-    return `http://127.0.0.1:${this.#ports[0]}`;
+    return `http://${this.#place.host}:${this.#place.ports.api}`;
   }
 
   get log(): string {
@@ -85,8 +100,35 @@ export class FaultyNode implements AsyncDisposable {
   start(): void {
     mkdirSync(this.dir, { recursive: true });
     const log = openSync(`${this.dir}.log`, "a");
-    this.#child = spawn(sluice, ["run", "--config", this.config], { stdio: ["ignore", log, log] });
+    const { application, store, faketime } = this.#parts;
+    const [program, ...words] = [...this.#place.via, sluice, "run", "--config", this.config];
+    this.#child = spawn(program, words, {
+      cwd: path.join(root, "examples/django"),
+      env: {
+        ...process.env,
+        ...store.env,
+        ...application.env(this.db),
+        ...(faketime !== undefined && {
+          LD_PRELOAD: faketime,
+          FAKETIME_TIMESTAMP_FILE: this.#clock,
+          FAKETIME_CACHE_DURATION: "1",
+          DONT_FAKE_MONOTONIC: "1",
+          FAKETIME_DONT_FAKE_MONOTONIC: "1",
+          NO_FAKE_STAT: "1",
+        }),
+      },
+      stdio: ["ignore", log, log],
+    });
     closeSync(log);
+  }
+
+  /** The wall clock of this node's processes is so many seconds off; where there is no `faketime`, nothing happens. */
+  clockIs(offSeconds: number): void {
+    writeFileSync(this.#clock, `${offSeconds < 0 ? "" : "+"}${offSeconds}\n`);
+  }
+
+  get #clock(): string {
+    return `${this.dir}.clock`;
   }
 
   signal(name: NodeJS.Signals): void {
@@ -103,7 +145,8 @@ export class FaultyNode implements AsyncDisposable {
 
   async status(): Promise<Status | undefined> {
     try {
-      const answer = await fetch(`${this.api}/v1/status`, { signal: AbortSignal.timeout(2_000) });
+      const signal = AbortSignal.timeout(2_000);
+      const answer = await fetch(`${this.api}/v1/status`, { headers: AUTHORIZED, signal });
       return (await answer.json()) as Status;
     } catch {
       return undefined;
@@ -113,7 +156,7 @@ export class FaultyNode implements AsyncDisposable {
   /** Asks it to become the primary; what it said. */
   async promote(): Promise<string> {
     try {
-      const options = { method: "POST", body: "{}", signal: AbortSignal.timeout(15_000) };
+      const options = { method: "POST", body: "{}", headers: AUTHORIZED, signal: AbortSignal.timeout(15_000) };
       const answer = await fetch(`${this.api}/v1/promote`, options);
       return `${answer.status} ${(await answer.text()).slice(0, 200)}`;
     } catch (error) {
@@ -125,7 +168,6 @@ export class FaultyNode implements AsyncDisposable {
     this.signal("SIGCONT");
     this.signal("SIGKILL");
     await this.over();
-    await this.link[Symbol.asyncDispose]();
   }
 }
 

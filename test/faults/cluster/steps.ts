@@ -1,16 +1,19 @@
-import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { descendants } from "../../../src/supervise/descendants.ts";
+import type { Network } from "./network.ts";
 import { type FaultyNode, kill } from "./nodes.ts";
+import type { FaultyStore } from "./stores.ts";
 
 /** What the faults of a round have at hand. */
 export interface Scene {
   readonly nodes: readonly FaultyNode[];
-  readonly store: string;
+  readonly network: Network;
+  readonly store: FaultyStore;
   readonly ttlMs: number;
   readonly next: () => number;
-  /** Undoes what lasts, in turn. */
-  readonly heal: (() => Promise<void> | void)[];
+  /** Whether wall clocks can be set. */
+  readonly clocks: boolean;
   /** Nodes that lost their disk in this round. */
   readonly wiped: Set<string>;
 }
@@ -20,22 +23,18 @@ interface Fault {
   readonly run: (node: FaultyNode, scene: Scene) => Promise<string | undefined | void> | string | void;
 }
 
+const CLOCK_JUMPS_S = [-3600, -10, 10, 3600];
+
 async function pause(node: FaultyNode, ms: number): Promise<void> {
   node.signal("SIGSTOP");
   await delay(ms);
   node.signal("SIGCONT");
 }
 
-/** Others in its place: every request fails. */
-function storeAway({ store, heal }: Scene): void {
-  renameSync(store, `${store}.away`);
-  writeFileSync(store, "");
-  heal.push(() => storeBack(store));
-}
-
-function storeBack(store: string): void {
-  rmSync(store, { recursive: true });
-  renameSync(`${store}.away`, store);
+async function storeAway(store: FaultyStore, ms: number): Promise<void> {
+  store.away();
+  await delay(ms);
+  store.back();
 }
 
 const faults: readonly Fault[] = [
@@ -75,25 +74,8 @@ const faults: readonly Fault[] = [
     },
   },
   { name: "promote", run: (node) => node.promote() },
-  {
-    name: "store away for less than the ttl",
-    run: async (_, scene) => {
-      storeAway(scene);
-      await delay(scene.ttlMs * 0.5);
-      await scene.heal.pop()!();
-    },
-  },
-  {
-    name: "store away for more than the ttl",
-    run: async (_, scene) => {
-      storeAway(scene);
-      await delay(scene.ttlMs * 2);
-      await scene.heal.pop()!();
-    },
-  },
-  { name: "cut the network to the node", run: (node) => node.link.set("cut") },
-  { name: "nothing reaches the node", run: (node) => node.link.set("silent") },
-  { name: "the network is back", run: (node) => node.link.set("open") },
+  { name: "store away for less than the ttl", run: (_, { store, ttlMs }) => storeAway(store, ttlMs * 0.5) },
+  { name: "store away for more than the ttl", run: (_, { store, ttlMs }) => storeAway(store, ttlMs * 2) },
   {
     name: "the machine and its disk are lost",
     run: async (node, { wiped }) => {
@@ -108,10 +90,25 @@ const faults: readonly Fault[] = [
   },
 ];
 
-/** One fault, or two that are under way together; what was done. */
+const clockFault: Fault = {
+  name: "the clock jumps",
+  run: (node, { next }) => {
+    const off = CLOCK_JUMPS_S[Math.floor(next() * CLOCK_JUMPS_S.length)]!;
+    node.clockIs(off);
+    return `${off} s off`;
+  },
+};
+
+function faultsOf({ network, clocks, next }: Scene): readonly Fault[] {
+  const cuts = network.faults.map(({ name, run }): Fault => ({ name, run: (node) => run(node.name, next) }));
+  return [...faults, ...cuts, ...(clocks ? [clockFault] : [])];
+}
+
+/** One fault; a node that is not there is started instead. */
 export async function someFault(scene: Scene, tell: (line: string) => void): Promise<void> {
   const { nodes, next } = scene;
-  const fault = faults[Math.floor(next() * faults.length)]!;
+  const all = faultsOf(scene);
+  const fault = all[Math.floor(next() * all.length)]!;
   // Half of them hit the primary.
   let node = nodes[Math.floor(next() * nodes.length)]!;
   const wantsPrimary = next() < 0.5;
@@ -123,5 +120,5 @@ export async function someFault(scene: Scene, tell: (line: string) => void): Pro
   }
   tell(`${node.name}: ${fault.name}`);
   const said = await fault.run(node, scene);
-  if (said !== undefined) tell(`  ${said}`);
+  if (said !== undefined) tell(`  ${said.trim()}`);
 }

@@ -1,0 +1,71 @@
+import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { accessKeyId, S3Server, secretAccessKey } from "../../store/s3-server.ts";
+
+/** The store of a cluster, which can be away for everybody. */
+export interface FaultyStore extends AsyncDisposable {
+  readonly url: string;
+  /** What its nodes need in their environment. */
+  readonly env: NodeJS.ProcessEnv;
+  away(): void;
+  back(): void;
+}
+
+/** Another file in its place: every request fails. */
+export class DirectoryPlace implements FaultyStore {
+  readonly env = {};
+  readonly #dir: string;
+
+  constructor(dir: string) {
+    this.#dir = path.join(dir, "store");
+    mkdirSync(this.#dir);
+  }
+
+  get url(): string {
+    return `file://${this.#dir}`;
+  }
+
+  away(): void {
+    renameSync(this.#dir, `${this.#dir}.away`);
+    writeFileSync(this.#dir, "");
+  }
+
+  back(): void {
+    rmSync(this.#dir, { recursive: true });
+    renameSync(`${this.#dir}.away`, this.#dir);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+}
+
+/** SeaweedFS, which is stopped in the middle of whatever it does: every request hangs, and some are answered much later. */
+export class S3Place implements FaultyStore {
+  readonly env = { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey };
+  readonly #server: S3Server;
+
+  private constructor(server: S3Server) {
+    this.#server = server;
+  }
+
+  static async start(host: { readonly address: string; readonly via: readonly string[] }): Promise<S3Place> {
+    return new S3Place(await S3Server.start(host));
+  }
+
+  get url(): string {
+    return this.#server.url("cluster").href;
+  }
+
+  away(): void {
+    this.#server.signal("SIGSTOP");
+  }
+
+  back(): void {
+    this.#server.signal("SIGCONT");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.stop();
+  }
+}
