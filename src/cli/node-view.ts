@@ -41,10 +41,17 @@ export class ServedNode implements NodeView {
   }
 
   positions(): readonly DatabasePosition[] {
-    return this.#node.databases.flatMap(({ name: db, database, replica }) => {
-      const position = database === undefined ? replica?.position : database.captureNow();
-      return position === undefined ? [] : [{ db, position }];
+    return this.#node.databases.flatMap((database) => {
+      const position = database.captureNow();
+      return position === undefined ? [] : [{ db: database.name, position }];
     });
+  }
+
+  async created(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]> {
+    if (!this.#node.hasDirectories) return [];
+    await this.#node.discover();
+    const names = new Set(known.map(({ db }) => db));
+    return this.positions().filter(({ db }) => !names.has(db));
   }
 
   async waitApplied(db: string, position: Position, signal: AbortSignal): Promise<Applied> {

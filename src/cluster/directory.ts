@@ -37,6 +37,8 @@ export class DatabaseDirectory {
   #known = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #scanning: Promise<void> = Promise.resolve();
+  /** A look that has not begun. */
+  #next: Promise<void> | undefined;
   #stopped = false;
 
   constructor(options: DirectoryOptions) {
@@ -51,9 +53,13 @@ export class DatabaseDirectory {
 
   /** Looks now: what was there before the call has been reported when it resolves. Rejects when `dir` can't be read. */
   look(): Promise<void> {
-    const looked = this.#scanning.then(() => this.#scan());
-    this.#scanning = looked.catch(() => undefined);
-    return looked;
+    // All who come before it begins share one.
+    this.#next ??= this.#scanning.then(() => {
+      this.#next = undefined;
+      return this.#scan();
+    });
+    this.#scanning = this.#next.catch(() => undefined);
+    return this.#next;
   }
 
   async stop(): Promise<void> {

@@ -306,6 +306,11 @@ export class Node extends EventEmitter<Events> {
     };
   }
 
+  /** Whether databases come and go in directories. */
+  get hasDirectories(): boolean {
+    return this.#directories.length > 0;
+  }
+
   /** Resolves when databases that are new in directories are under this node's care. Rejects when a directory can't be read. */
   async discover(): Promise<void> {
     for (const directory of this.#directories) await directory.look();

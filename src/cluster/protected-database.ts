@@ -148,24 +148,49 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     return this.#reached.promise;
   }
 
+  /**
+   * The position now; as primary with all that is committed. Undefined where there is no database, `NOTHING` for one that
+   * isn't open (yet): what is committed to it has no position.
+   */
+  captureNow(): Position | undefined {
+    const { database, replica } = this.#engine;
+    return database?.captureNow() ?? replica?.position ?? (isThere(this.path) ? NOTHING : undefined);
+  }
+
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
   async sync(wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
-    while (this.#writer === undefined || this.#engine.database === undefined) {
-      signal.throwIfAborted();
-      if (this.#state === "failed" && this.#error !== undefined) throw this.#error;
-      await sleep(POLL_MS / 10, undefined, { signal });
-    }
-    const position = this.#engine.database.captureNow();
-    if (wait === "local") await this.#engine.database.freeze();
+    await this.#opened("primary", signal);
+    const position = this.#engine.database!.captureNow();
+    if (wait === "local") await this.#engine.database!.freeze();
     else await this.waitDurable(position, wait, signal);
     return position;
   }
 
+  /** Until the database is open in this role, as primary with the log begun. Rejects when that fails. */
+  async #opened(role: NodeRole, signal: AbortSignal): Promise<void> {
+    const isOpen = (): boolean =>
+      role === "primary"
+        ? this.#writer !== undefined && this.#engine.database !== undefined
+        : this.#engine.replica !== undefined;
+    while (!isOpen()) {
+      signal.throwIfAborted();
+      if (this.#state === "failed" && this.#error !== undefined) throw this.#error;
+      await sleep(POLL_MS / 10, undefined, { signal });
+    }
+  }
+
   /**
-   * Resolves when `position`, which this node has, is durable at `level` (protocol section 9). Rejects with SLU-4109 when
-   * that can't be told any more (this node stopped being the primary), with the reason of `signal`.
+   * Resolves when `position`, which this node has, is durable at `level` (protocol section 9); `NOTHING`: what is committed
+   * once the database is open. Rejects with SLU-4109 when that can't be told any more (this node stopped being the primary),
+   * with the reason of `signal`.
    */
   async waitDurable(position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {
+    if (position === NOTHING) {
+      await this.#opened(this.#role, signal);
+      const now = this.captureNow();
+      if (now !== undefined && now !== NOTHING) await this.waitDurable(now, level, signal);
+      return;
+    }
     const [cluster, database, writer] = [this.#options.cluster, this.#engine.database, this.#writer];
     if (level === "store" || cluster === undefined || database === undefined || writer === undefined) {
       return this.waitStored(position, signal);
@@ -204,6 +229,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
    * (this node stopped being the primary), with the reason of `signal`.
    */
   async waitStored(position: Position, signal: AbortSignal): Promise<void> {
+    // Open, and not the log's writer yet: it is taking over.
+    if (this.#engine.database !== undefined) await this.#opened("primary", signal);
     if (this.#writer !== undefined) return this.#writer.waitFor(position, signal);
     const stored = (): Position => this.#engine.replica?.record?.position ?? NOTHING;
     while (stored() < position) await once(this, "placed", { signal });

@@ -14,8 +14,9 @@ export interface Release {
 }
 
 /**
- * Waits until all of `positions` is durable at the release's level, whoever committed it, and looks at the lease's
- * deadline before it lets go. Throws a {@link Refusal}: an outcome is unknown then, never denied.
+ * Waits until all of `positions`, and databases that were just made, are durable at the release's level, whoever
+ * committed to them, and looks at the lease's deadline before it lets go. Throws a {@link Refusal}: an outcome is unknown
+ * then, never denied.
  */
 export async function confirm(
   door: Door,
@@ -23,21 +24,50 @@ export async function confirm(
   release: Release,
   signal: AbortSignal,
 ): Promise<void> {
-  const { level } = release;
   const start = performance.now();
-  if (level !== "local" && positions.length > 0) {
-    const limit = new Deadline(door.config.durabilityTimeoutMs, signal, door.closing.signal);
-    try {
-      await Promise.all(positions.map(({ db, position }) => door.view.waitDurable(db, position, level, limit.signal)));
-    } catch (error) {
-      signal.throwIfAborted();
-      throw unconfirmed(release, limit.signal.aborted ? undefined : error);
-    } finally {
-      limit.end();
-      door.waited(release.isWrite ? "durability" : "reads", start);
-    }
-  }
+  await durable(door, release, { positions, known: positions }, signal);
   if (release.isWrite && door.view.reign() !== release.reign) await stillPrimary(door, release, start, signal);
+}
+
+interface Waited {
+  readonly positions: readonly DatabasePosition[];
+  /** Those and others; what else there is was made just now. */
+  readonly known: readonly DatabasePosition[];
+}
+
+/** How many positions there were to wait for. */
+async function durable(door: Door, release: Release, waited: Waited, signal: AbortSignal): Promise<number> {
+  const { level, isWrite } = release;
+  if (level === "local") return 0;
+  const limit = new Deadline(door.config.durabilityTimeoutMs, signal, door.closing.signal);
+  const start = performance.now();
+  const wait = async (): Promise<number> => {
+    const made = await within(door.view.created(waited.known), limit.signal);
+    const all = [...waited.positions, ...made];
+    await Promise.all(all.map(({ db, position }) => door.view.waitDurable(db, position, level, limit.signal)));
+    return all.length;
+  };
+  try {
+    return await wait();
+  } catch (error) {
+    signal.throwIfAborted();
+    throw unconfirmed(release, limit.signal.aborted ? undefined : error);
+  } finally {
+    limit.end();
+    if (waited.positions.length > 0) door.waited(isWrite ? "durability" : "reads", start);
+  }
+}
+
+async function within<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const late = Promise.withResolvers<never>();
+  const abort = (): void => late.reject(signal.reason as Error);
+  signal.addEventListener("abort", abort);
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }
 
 /** A lease that is late may be renewed yet; another reign never was this one. */
@@ -62,8 +92,13 @@ export async function confirmRest(
   release: Release,
   signal: AbortSignal,
 ): Promise<void> {
-  const more = [...changed(before, atEnd)].map(([db, position]) => ({ db, position }));
-  if (more.length > 0) await confirm(door, more, release, signal);
+  // All of it had come before its head went out.
+  if (before === atEnd) return;
+  const positions = [...changed(before, atEnd)].map(([db, position]) => ({ db, position }));
+  const start = performance.now();
+  const count = await durable(door, release, { positions, known: atEnd }, signal);
+  if (count > 0 && release.isWrite && door.view.reign() !== release.reign)
+    await stillPrimary(door, release, start, signal);
 }
 
 function unconfirmed({ level, isWrite }: Release, cause: unknown): Refusal {

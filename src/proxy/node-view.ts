@@ -25,7 +25,7 @@ export type Applied =
   | "unknown";
 
 /**
- * All that the front door knows of the cluster. Everything but the two waits answers at once, from memory, and is
+ * All that the front door knows of the cluster. Everything but `created` and the two waits answers at once, from memory, and is
  * called for every request.
  */
 export interface NodeView {
@@ -42,8 +42,13 @@ export interface NodeView {
   primary(): PrimaryNode | undefined;
   /** Calls `listener` when {@link reign} or {@link primary} may have changed; returns how to end that. */
   onChange(listener: () => void): () => void;
-  /** Every database's position now; on a primary, commits are captured up to this moment first. */
+  /**
+   * Every database's position now; on a primary, commits are captured up to this moment first. 0 for a database that isn't
+   * open (yet): what is committed to it has no position, and {@link waitDurable} waits for whatever that is.
+   */
   positions(): readonly DatabasePosition[];
+  /** Looks for databases that the application has just made in a directory: those that aren't among the `known`. */
+  created(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]>;
   /**
    * Until this node's state contains `position`, or it shows that it never will. A primary that sees a higher epoch
    * steps down. Rejects when `signal` aborts.

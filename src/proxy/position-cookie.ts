@@ -69,7 +69,7 @@ export function merge(earlier: Positions, later: Positions): Positions {
   return merged;
 }
 
-/** The databases whose position is another one than before. */
+/** The databases whose position is another one than before, or isn't known yet (0). */
 export function changed(before: readonly DatabasePosition[], after: readonly DatabasePosition[]): Positions {
   // Nearly always the same databases in the same order.
   let found: Map<string, Position> | undefined;
@@ -77,7 +77,7 @@ export function changed(before: readonly DatabasePosition[], after: readonly Dat
     const { db, position } = after[i]!;
     const at = before[i];
     const was = at?.db === db ? at.position : before.find((each) => each.db === db)?.position;
-    if (was !== position) (found ??= new Map()).set(db, position);
+    if (was !== position || position === 0n) (found ??= new Map()).set(db, position);
   }
   return found ?? NONE;
 }

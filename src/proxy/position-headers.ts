@@ -34,9 +34,10 @@ export function positionHeaders(headers: string[], { incoming, before, after, re
 const NOTHING: Positions = new Map();
 
 function newsOf(isWrite: boolean, before: readonly DatabasePosition[], after: readonly DatabasePosition[]): Positions {
-  const news = changed(before, after);
-  if (news.size > 0 || !isWrite || after.length > ALL_MAX) return news;
-  return new Map(after.filter(({ position }) => position > 0n).map(({ db, position }) => [db, position]));
+  const known = after.filter(({ position }) => position > 0n);
+  const news = changed(before, known);
+  if (news.size > 0 || !isWrite || known.length > ALL_MAX) return news;
+  return new Map(known.map(({ db, position }) => [db, position]));
 }
 
 function without(positions: Positions, { lost, forged }: Visit): Positions {

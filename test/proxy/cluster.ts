@@ -125,6 +125,10 @@ export class ClusterNode implements NodeView {
     return this.cluster.dbs.map((db) => ({ db, position: this.#applied.get(db)! }));
   }
 
+  created(): Promise<readonly DatabasePosition[]> {
+    return Promise.resolve([]);
+  }
+
   waitApplied(db: string, wanted: Position, signal: AbortSignal): Promise<Applied> {
     const [epoch, seq] = [Number(wanted >> 32n), Number(wanted & 0xffffffffn)];
     const { cluster } = this;
