@@ -19,6 +19,7 @@ import { EpochEnds } from "./epoch-ends.ts";
 import { follow } from "./following.ts";
 import { openWriter } from "./leading.ts";
 import { assertEligible, waitReplica } from "./members.ts";
+import { keepBases } from "./quarantine-keep.ts";
 import { isThere, quarantineFile, restoreMissing } from "./restore-missing.ts";
 import type { DatabaseState, DatabaseStatus, NodeRole } from "./status.ts";
 
@@ -79,6 +80,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   readonly #abort = new AbortController();
   readonly #context: LogContext;
   readonly #quarantine: QuarantineWatch;
+  /** Entries of the quarantine for which the log keeps what they build on. */
+  readonly #based = new Set<string>();
   #role: NodeRole;
   /** Aborted when the role changes. */
   #turn = new AbortController();
@@ -112,7 +115,10 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       cluster: options.cluster,
       signal: this.#abort.signal,
       onOpening: () => this.#enter("opening"),
-      onEvent: (event) => this.emit("database", event),
+      onEvent: (event) => {
+        this.emit("database", event);
+        if (event.type === "quarantined") this.#keepBases();
+      },
     });
     this.#reached.promise.catch(() => undefined);
   }
@@ -333,6 +339,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     const settled = (): void => {
       retryMs = RETRY_FIRST_MS;
       this.#hasBeenThere = true;
+      this.#keepBases();
       ready.resolve();
       this.#reached.resolve();
     };
@@ -522,6 +529,13 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       this.emit("placed", position);
     };
     return replica;
+  }
+
+  /** What it can't read or say now it does at the next start. */
+  #keepBases(): void {
+    if (this.#quarantine.size.entries === 0) return;
+    const stateDir = stateDirOf(this.path);
+    keepBases(this.#context, stateDir, this.#based, this.#abort.signal).catch(() => undefined);
   }
 
   /** The database stays open for the next role; whoever waits for the log's word fails as unknown. */

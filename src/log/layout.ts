@@ -5,6 +5,7 @@ export const SNAPSHOT_LEVEL = 9;
 
 /** Name of the object that identifies a log, beside its levels. */
 const IDENTITY = "sluice.json";
+const KEPT = "kept";
 
 /** `<min>-<max>.ltx`, 16 lower-case hex digits each (Litestream's `ltx.ParseFilename`). */
 const FILE_NAME = /^([0-9a-f]{16})-([0-9a-f]{16})\.ltx$/;
@@ -27,6 +28,8 @@ export interface FileName {
 export class LogLayout {
   /** Key of the object that holds the log's id. */
   readonly identityKey: string;
+  /** Names of states that retention must keep (`kept-states.ts`) begin with this. */
+  readonly keptPrefix: string;
   /** All LTX files, and in the level-prefix family perhaps others, begin with this. */
   readonly filesPrefix: string;
   readonly #base: string;
@@ -40,6 +43,7 @@ export class LogLayout {
     const folder = prefix === "" ? "" : `${prefix}/`;
     this.#family = family;
     this.identityKey = folder + IDENTITY;
+    this.keptPrefix = `${folder}${KEPT}/`;
     this.#base = family === "ltx-prefix" ? `${folder}ltx/` : folder;
     this.filesPrefix = family === "ltx-prefix" ? this.#base : `${this.#base}000`;
   }

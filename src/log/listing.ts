@@ -74,6 +74,10 @@ export class LogListing {
     return this.#levels[level]!;
   }
 
+  get files(): LogFile[] {
+    return this.#levels.flat();
+  }
+
   /** End of the newest file of a level; 0 when the level is empty. */
   maxTxid(level: number): number {
     return this.#levels[level]!.at(-1)?.maxTxid ?? 0;

@@ -39,6 +39,7 @@ export interface RetentionPlan {
  *   takeover record's (slot 1 excepted: nobody was before it);
  * - levels 1 to 8: they end before the oldest snapshot that is kept; the newest of each level stays, because it says
  *   how far the level is;
+ * - what makes one of the states that somebody's quarantine builds on stays on every level;
  * - snapshots: a newer one is already older than `snapshotRetentionMs`, so every time in that span is still reached.
  */
 export function planRetention(
@@ -46,11 +47,13 @@ export function planRetention(
   fateOf: (file: LogFile) => RecordFate | undefined,
   limits: RetentionLimits,
   nowMs: number,
+  kept: ReadonlySet<string> = new Set(),
 ): RetentionPlan {
   const deletable: LogFile[] = [];
   const unread: LogFile[] = [];
   for (const file of listing.level(0).slice(0, -1)) {
     const fate = fateOf(file);
+    if (kept.has(file.key)) continue;
     const isFence = fate?.isTakeover === true && file.maxTxid !== 1;
     if (isFence || nowMs - file.modifiedMs < limits.l0RetentionMs) continue;
     const cover = listing.cover(file.minTxid, file.maxTxid, 0);
@@ -62,7 +65,7 @@ export function planRetention(
     0,
     snapshots.findLastIndex((file) => nowMs - file.modifiedMs >= limits.snapshotRetentionMs),
   );
-  deletable.push(...snapshots.slice(0, oldestKept));
+  deletable.push(...snapshots.slice(0, oldestKept).filter((file) => !kept.has(file.key)));
   const floor = snapshots[oldestKept];
   if (floor !== undefined && nowMs - floor.modifiedMs >= limits.snapshotRetentionMs) {
     for (let level = 1; level < SNAPSHOT_LEVEL; level++) {
@@ -70,7 +73,7 @@ export function planRetention(
         ...listing
           .level(level)
           .slice(0, -1)
-          .filter((file) => file.maxTxid < floor.maxTxid),
+          .filter((file) => file.maxTxid < floor.maxTxid && !kept.has(file.key)),
       );
     }
   }

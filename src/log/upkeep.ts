@@ -5,6 +5,7 @@ import type { Position } from "../ltx/position.ts";
 import { Compactor, SourceDamaged, SourceGone } from "./compactor.ts";
 import { throwIfStopped, untilAnswered, UPKEEP_TRIES_MAX, type LogContext } from "./context.ts";
 import { formatTxid, SNAPSHOT_LEVEL } from "./layout.ts";
+import { filesOfStates, keptStates } from "./kept-states.ts";
 import { intake, planLevel, windowEnd, type Level } from "./levels.ts";
 import { listLog, LogListing, type LogFile } from "./listing.ts";
 import type { LtxWork } from "./ltx-work.ts";
@@ -46,6 +47,8 @@ const RETRY_LAST_MS = 10 * 60_000;
 /** Headers of old level-0 objects that one round reads; the rest is left to the next. */
 const HEADERS_PER_ROUND = 100;
 const HEADERS_AT_ONCE = 8;
+/** The states to be kept are looked up at most this often, and twice while a record is young. */
+const KEPT_EVERY_MS = 2 * 60_000;
 /** Keys of one delete request (S3's DeleteObjects takes 1,000). */
 const DELETE_BATCH = 500;
 
@@ -81,6 +84,9 @@ export class Upkeep {
   #skippedTxid = 0;
   #failures = 0;
   #retryAtMs = 0;
+  /** States that quarantines build on, and when they were looked up. */
+  #kept: readonly number[] = [];
+  #keptAtMs = -Infinity;
 
   constructor(options: UpkeepOptions) {
     const { context, database, levels, ltx, waitFor } = options;
@@ -270,8 +276,12 @@ export class Upkeep {
 
   async #retain(signal: AbortSignal): Promise<void> {
     const { context, retention } = this.#options;
+    let kept: ReadonlySet<string> = new Set();
     const plan = (): ReturnType<typeof planRetention> =>
-      planRetention(this.#listing, (file) => this.#known.get(file.key), retention, context.clock.now());
+      planRetention(this.#listing, (file) => this.#known.get(file.key), retention, context.clock.now(), kept);
+    const first = plan();
+    if (first.deletable.length + first.unread.length === 0) return;
+    kept = filesOfStates(this.#listing.files, await this.#keptStates(signal));
     const unread = plan().unread.slice(0, HEADERS_PER_ROUND);
     for (let start = 0; start < unread.length; start += HEADERS_AT_ONCE) {
       await Promise.all(unread.slice(start, start + HEADERS_AT_ONCE).map((file) => this.#read(file, signal)));
@@ -289,6 +299,16 @@ export class Upkeep {
       const sizeBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
       context.onEvent({ type: "deleted", level, count: files.length, sizeBytes });
     }
+  }
+
+  async #keptStates(signal: AbortSignal): Promise<readonly number[]> {
+    const { context, retention } = this.#options;
+    const nowMs = context.clock.now();
+    if (nowMs - this.#keptAtMs >= Math.min(KEPT_EVERY_MS, retention.l0RetentionMs / 2)) {
+      this.#kept = await this.#ask("list what must be kept", signal, () => keptStates(context, signal));
+      this.#keptAtMs = nowMs;
+    }
+    return this.#kept;
   }
 
   #forget(file: LogFile): void {

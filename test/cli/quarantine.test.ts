@@ -170,6 +170,14 @@ describe("pages that a power loss left", () => {
     expect(values("lost.db")).toEqual([0, 1, 2]);
   });
 
+  test("have what they build on noted beside the log, until they are removed", async () => {
+    const { id } = await listed();
+    const noted = (): string[] => readdirSync(place.path("store/kept"));
+    expect(noted()).toEqual([expect.stringMatching(new RegExp(`^[0-9a-f]{15}[1-9a-f]-${id}$`))]);
+    expect(await place.sluice("quarantine", "remove", id)).toMatchObject({ status: 0 });
+    expect(noted()).toEqual([]);
+  });
+
   test("a damaged file is told of and left alone; wrong ids are refused; remove needs the whole id", async () => {
     const { id, path: file } = await listed();
     expect(await place.sluice("quarantine", "show", "ffff")).toMatchObject({

@@ -1,7 +1,11 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
+import { logContext } from "../../src/log/context.ts";
+import { keepState, releaseState } from "../../src/log/kept-states.ts";
 import { LogLayout } from "../../src/log/layout.ts";
+import { listLog } from "../../src/log/listing.ts";
+import { Reachable } from "../../src/log/plan.ts";
 import { WorkSlots } from "../../src/log/work-slots.ts";
 import { decode, inPlace } from "./sim/ltx.ts";
 import { Site, type Run } from "./sim/site.ts";
@@ -123,9 +127,37 @@ describe("compaction", () => {
     expect(short(site.keys("ltx/0/"))).toEqual(["0/29-29"]);
     expect(run.events).toContainEqual(expect.objectContaining({ type: "deleted", level: 0 }));
     const { requests } = site.bucket;
-    expect(requests.list).toBe(2);
+    // Two at the start; and what must be kept, before records go and before merged ones do.
+    expect(requests.list).toBe(4);
     site.history.checkRestorable();
     site.history.checkFences();
+  });
+
+  test("keeps what makes a state that a quarantine builds on, until that is gone or 30 days are over", async () => {
+    using site = new Site();
+    const run = await site.start(site.disk("a"));
+    await site.clock.advance(1_000);
+    await site.write(run, 40);
+    const context = logContext(site.bucket.client("other", run.clock), { clock: run.clock });
+    const asked = async <T>(question: Promise<T>): Promise<T> => {
+      await site.clock.advance(100);
+      return question;
+    };
+    await asked(keepState(context, 23, "entry", new AbortController().signal));
+    const restorable = async (): Promise<boolean> =>
+      new Reachable(await asked(listLog(context.store, context.layout))).plan(23) !== undefined;
+    const days = async (count: number): Promise<void> => {
+      for (let hours = 0; hours < 24 * count; hours += 6) {
+        await site.write(run, 1);
+        await site.clock.advance(6 * HOUR);
+      }
+    };
+    await days(4);
+    expect(await restorable()).toBe(true);
+    await asked(releaseState(context, 23, "entry"));
+    await days(1);
+    expect(await restorable()).toBe(false);
+    site.history.checkRestorable();
   });
 
   test("goes on after a restart from what is in the store", async () => {

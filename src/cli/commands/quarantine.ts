@@ -5,8 +5,11 @@ import { databasesOf } from "../../admin/report.ts";
 import { extractQuarantined, type Extracted } from "../../cluster/quarantine-extract.ts";
 import { type Shown, type ShownTable, showQuarantined } from "../../cluster/quarantine-show.ts";
 import { stateDirOf } from "../../database/database.ts";
+import { baseOf } from "../../cluster/quarantine-keep.ts";
 import { type Quarantined, quarantined } from "../../database/quarantined.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
+import { logContext } from "../../log/context.ts";
+import { releaseState } from "../../log/kept-states.ts";
 import { formatTxid } from "../../log/layout.ts";
 import { formatPosition } from "../../ltx/position.ts";
 import { formatBytes, table } from "../output.ts";
@@ -130,11 +133,21 @@ async function extract(id: string, flags: Flags): Promise<void> {
   }
 }
 
-function remove(id: string, flags: Flags): void {
+async function remove(id: string, flags: Flags): Promise<void> {
   const { db, entry } = pick(id, flags);
   if (entry.id !== id)
     throw new SluiceError("SLU-1010", `${id} is the beginning of an id: to remove it, write ${entry.id}`);
   rmSync(entry.path, { recursive: true });
+  const txid = baseOf(entry);
+  const target = await targetOf(db, flags);
+  try {
+    // Otherwise the log keeps it for a while longer.
+    if (target !== undefined && txid !== undefined) {
+      await releaseState(logContext(target.store, target), txid, entry.id).catch(() => undefined);
+    }
+  } finally {
+    await target?.store.close();
+  }
   if (flags.json) console.log(JSON.stringify({ id, database: db, removed: true }));
   else console.log(`${id}: removed (${what(entry)} of ${db})`);
 }
