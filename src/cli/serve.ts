@@ -168,7 +168,7 @@ async function clusterOf(
     advertise,
     ...(proxy && { proxy: proxy.advertise ?? `http://${new URL(advertise).hostname}:${proxy.listen.port}` }),
     candidate,
-    register: await openLease(lease.place, ttlMs, advertise),
+    register: await openLease(lease.place, { ttlMs, advertise, secret }),
     ttlMs,
     takeoverTimeoutMs,
     handoffTimeoutMs,

@@ -212,11 +212,15 @@ export class Node extends EventEmitter<Events> {
     return this.#roles === undefined ? 1 : this.#roles.answering;
   }
 
-  /** The node that is the primary, as the lease says; undefined for nobody and for a node without others. */
+  /**
+   * The node that is the primary, as the lease says; undefined for nobody, for one that said nothing of itself that can be
+   * believed (`SignedRegister`), and for a node without others.
+   */
   get primary(): PrimaryRecord | undefined {
     const holder = this.#keeper?.holder;
     if (holder === undefined) return undefined;
     const { nodeId, nodeName: name, advertise, proxy } = holder.record;
+    if (advertise === "" && !holder.isSelf) return undefined;
     return { nodeId, name, advertise, proxy, isSelf: holder.isSelf };
   }
 
@@ -556,11 +560,11 @@ export class Node extends EventEmitter<Events> {
   }
 
   #roleChanged(): void {
-    const holder = this.#keeper?.holder;
     const leads = this.#roles?.state === "leading" || this.#roles?.state === "taking-over";
     for (const database of this.#databases.values()) this.#tellRole(database, this.#files.get(database.path)!);
     this.#peers?.changed();
-    this.#peers?.follow(leads || holder === undefined || holder.isSelf ? undefined : holder.record.advertise);
+    const { primary } = this;
+    this.#peers?.follow(leads || primary === undefined || primary.isSelf ? undefined : primary.advertise);
     this.emit("role");
   }
 

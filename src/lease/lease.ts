@@ -24,6 +24,8 @@ export interface LeaseRecord {
   readonly successor?: string;
   /** Boot id of the owner's machine; only where the place of the lease is a machine's own. */
   readonly machine?: string;
+  /** By which nodes with the cluster's secret know that one of them wrote this (`SignedRegister`). */
+  readonly mac?: string;
   /** A tombstone: the owner has given up, and everybody may take the lease at once. */
   readonly released?: true;
 }

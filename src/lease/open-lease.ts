@@ -3,11 +3,26 @@ import { openStore } from "../store/open.ts";
 import type { LeaseRegister } from "./lease.ts";
 
 /**
+ * The lease where the configuration says that it lies, with records that are signed where there is a secret. Throws as
+ * `openRegister` does.
+ */
+export async function openLease(
+  place: LeasePlace | undefined,
+  options: { readonly ttlMs: number; readonly advertise: string | undefined; readonly secret: string | undefined },
+): Promise<LeaseRegister> {
+  const register = await openRegister(place, options.ttlMs, options.advertise);
+  // What the configuration says needs no signature.
+  if (options.secret === undefined || !register.expires) return register;
+  const { SignedRegister } = await import("./signed-register.ts");
+  return new SignedRegister(register, options.secret);
+}
+
+/**
  * Where the configuration says that the lease lies; `undefined` is a lone node's. `advertise`: this node's address, by
  * which a lease of type `static` knows it. Loads only the code of that type. Nothing is sent yet; throws SLU-8006 for
  * settings that don't fit, and what `openStore` throws.
  */
-export async function openLease(
+async function openRegister(
   place: LeasePlace | undefined,
   ttlMs: number,
   advertise: string | undefined,

@@ -7,19 +7,23 @@ export const RECORD_BYTES_MAX = 64 * 1024;
 
 const text = z.string().max(4096);
 const number = z.int().min(0);
+/** It gets into files, headers and logs. */
+const name = text.regex(/^\P{Cc}*$/u);
+const address = z.union([z.literal(""), z.url({ protocol: /^https?$/ }).max(4096)]);
 
 /** Keys of a later version are let through; what this version must understand is checked. */
 const schema = z.object({
   nodeId: text.min(1),
   life: text.min(1),
-  nodeName: text,
-  advertise: text,
-  proxy: text.exactOptional(),
+  nodeName: name,
+  advertise: address,
+  proxy: address.exactOptional(),
   generation: number,
   counter: number,
   ttlMs: number,
   successor: text.min(1).exactOptional(),
   machine: text.exactOptional(),
+  mac: text.exactOptional(),
   released: z.literal(true).exactOptional(),
 });
 

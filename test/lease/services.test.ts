@@ -209,13 +209,13 @@ describe.skipIf(lacks("consul"))("Consul", () => {
 describe("leases that the configuration decides", () => {
   test("static: the node of that address is primary for ever, the others know who it is and never try", async () => {
     const place = { type: "static", primary: "http://a:1" } as const;
-    const primary = keep(await openLease(place, TTL_MS, "http://a:1/"));
+    const primary = keep(await openLease(place, { ttlMs: TTL_MS, advertise: "http://a:1/", secret: "s" }));
     const grant = await primary.acquire();
     expect(grant?.generation).toBe(1);
     expect(primary.deadlineMs).toBe(Number.POSITIVE_INFINITY);
     expect(() => primary.handOver("b")).toThrow(expect.objectContaining({ code: "SLU-8004" }));
     expect(primary.isHeld()).toBe(true);
-    const other = keep(await openLease(place, TTL_MS, "http://b:1"));
+    const other = keep(await openLease(place, { ttlMs: TTL_MS, advertise: "http://b:1", secret: "s" }));
     void other.acquire();
     await untilTrue(() => other.holder?.record.advertise === "http://a:1");
     expect(other.isHeld()).toBe(false);
@@ -227,7 +227,7 @@ describe("leases that the configuration decides", () => {
   });
 
   test("none: this node alone", async () => {
-    const keeper = keep(await openLease(undefined, TTL_MS, undefined));
+    const keeper = keep(await openLease(undefined, { ttlMs: TTL_MS, advertise: undefined, secret: undefined }));
     expect((await keeper.acquire())?.generation).toBe(1);
     expect(keeper.isHeld()).toBe(true);
     await keeper.close();
@@ -256,7 +256,11 @@ describe("from a configuration", () => {
         password: undefined,
         tls: undefined,
       } as const;
-      const registers = await Promise.all([store, file, consul, etcd].map((place) => openLease(place, TTL_MS, "")));
+      const registers = await Promise.all(
+        [store, file, consul, etcd].map((place) =>
+          openLease(place, { ttlMs: TTL_MS, advertise: "", secret: undefined }),
+        ),
+      );
       expect(registers.map(({ place }) => place)).toEqual([
         `file://${dir}/log/lease.json`,
         `file://${dir}/primary`,

@@ -186,10 +186,10 @@ export class StreamClient {
   #connection(url: string, signal: AbortSignal): Promise<SluiceError> {
     const { secret, tls, heartbeatMs = 1_000, onDisconnected } = this.#options;
     const ended = Promise.withResolvers<SluiceError>();
-    const target = new URL("v1/stream", url.endsWith("/") ? url : `${url}/`);
-    target.protocol = target.protocol === "https:" ? "wss:" : "ws:";
     let socket: WebSocket;
     try {
+      const target = new URL("v1/stream", url.endsWith("/") ? url : `${url}/`);
+      target.protocol = target.protocol === "https:" ? "wss:" : "ws:";
       socket = new WebSocket(target, {
         perMessageDeflate: false,
         maxPayload: MESSAGE_BYTES_MAX,

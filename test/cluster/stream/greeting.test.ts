@@ -56,6 +56,13 @@ describe("nodes that meet", () => {
     expect(await answer("127.0.0.1", "/v1/stream?x")).toBe("HTTP/1.1 503 Service Unavailable");
   });
 
+  it("say so where a lease names no address at all", async () => {
+    const one = new Follower(place, "one", {});
+    one.client.follow("no address");
+    await until("an answer", () => one.problems.length > 0);
+    expect(one.problems[0]!.code).toBe("SLU-8210");
+  });
+
   it("must be of one cluster", async () => {
     const own = identity("one", { clusterId: "another" });
     expect(await refusal({}, { identity: () => own })).toBe("SLU-8202");
