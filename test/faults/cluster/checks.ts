@@ -117,7 +117,7 @@ export async function check(nodes: readonly FaultyNode[], clients: Clients, opti
       problems.push(`${name} has ${there.size} entries, ${first[0]} has ${first[1].size}, ${differing} are others`);
     }
     for (const [key, { value, level, at }] of clients.acknowledged) {
-      if (level === "store" && there.get(key) !== value) problems.push(`${name} has lost ${key}, of ${at}`);
+      if (level !== "local" && there.get(key) !== value) problems.push(`${name} has lost ${key}, of ${at}`);
     }
   }
   rmSync(restored, { force: true });

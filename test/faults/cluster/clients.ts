@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 
-export type Level = "local" | "store";
+export type Level = "local" | "replica" | "store";
 
 /** Clients that write entries over all nodes and read them on others, and remember what was acknowledged. */
 export class Clients {
@@ -13,11 +13,17 @@ export class Clients {
   /** When the last write was acknowledged, by `performance.now()`. */
   lastMs = 0;
   readonly #doors: readonly string[];
+  readonly #levels: readonly Level[];
   readonly #running: Promise<void>[];
   #isOver = false;
 
-  /** They begin at once; `earlier`: what others were promised before them. */
-  constructor(doors: readonly string[], count: number, earlier: Pick<Clients, "acknowledged" | "sent">) {
+  /** They begin at once, each at its turn's level; `earlier`: what others were promised before them. */
+  constructor(
+    doors: readonly string[],
+    { count, levels }: { readonly count: number; readonly levels: readonly Level[] },
+    earlier: Pick<Clients, "acknowledged" | "sent">,
+  ) {
+    this.#levels = levels;
     this.acknowledged = new Map(earlier.acknowledged);
     this.sent = new Set(earlier.sent);
     this.#doors = doors;
@@ -30,7 +36,7 @@ export class Clients {
   }
 
   async #client(first: number): Promise<void> {
-    const level: Level = first % 2 === 0 ? "store" : "local";
+    const level = this.#levels[first % this.#levels.length]!;
     for (let i = first; !this.#isOver; i++) {
       const door = this.#doors[i % this.#doors.length]!;
       const done = await this.#write(door, level).catch(() => undefined);

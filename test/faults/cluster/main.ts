@@ -3,6 +3,7 @@
  *
  * usage: npm run faults -- [--minutes N] [--rounds N] [--seed N] [--steps N] [--net loopback|ns] [--store dir|s3]
  *                          [--app ledger|django] [--clocks]
+ *        npm run faults -- --partitions      every way in which primary, replicas and store fall into two parts
  *
  * The first failing round ends it and keeps its files.
  */
@@ -10,7 +11,7 @@ import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { peers } from "../../peers/peers.ts";
 import { lacksNamespaces } from "./namespaces.ts";
-import { FaultRuns } from "./runs.ts";
+import { FaultRuns, PARTITIONS } from "./runs.ts";
 
 const { values } = parseArgs({
   options: {
@@ -22,11 +23,12 @@ const { values } = parseArgs({
     store: { type: "string", default: "dir" },
     app: { type: "string", default: "ledger" },
     clocks: { type: "boolean", default: false },
+    partitions: { type: "boolean", default: false },
   },
 });
-const { clocks } = values;
-const net = oneOf(values.net, "loopback", "ns");
-const store = oneOf(values.store, "dir", "s3");
+const { clocks, partitions } = values;
+const net = partitions ? "ns" : oneOf(values.net, "loopback", "ns");
+const store = partitions ? "s3" : oneOf(values.store, "dir", "s3");
 const app = oneOf(values.app, "ledger", "django");
 function oneOf<T extends string>(value: string, ...known: readonly T[]): T {
   const found = known.find((name) => name === value);
@@ -48,6 +50,16 @@ function lacking(): string | undefined {
 
 const tell = (line: string): void => console.log(`${new Date().toISOString()} ${line}`);
 
+/** Each once as it is, and once more with the primary's disk lost at its end. */
+async function allPartitions(runs: FaultRuns): Promise<readonly string[]> {
+  for (const loses of [false, true])
+    for (let way = 0; way < PARTITIONS; way++) {
+      const problems = await runs.partition(way, loses);
+      if (problems.length > 0) return problems;
+    }
+  return [];
+}
+
 async function main(): Promise<boolean> {
   const seed = Number(values.seed);
   const untilMs = Date.now() + Number(values.minutes) * 60_000;
@@ -56,8 +68,10 @@ async function main(): Promise<boolean> {
   let problems: readonly string[] = [];
   try {
     await runs.start();
-    for (let i = 1; problems.length === 0 && i <= Number(values.rounds) && Date.now() < untilMs; i++)
-      problems = await runs.round(i);
+    if (partitions) problems = await allPartitions(runs);
+    else
+      for (let i = 1; problems.length === 0 && i <= Number(values.rounds) && Date.now() < untilMs; i++)
+        problems = await runs.round(i);
   } catch (error) {
     problems = [error instanceof Error ? error.message : String(error)];
   } finally {

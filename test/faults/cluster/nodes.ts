@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { children, signal } from "../../../src/supervise/descendants.ts";
@@ -141,6 +141,13 @@ export class FaultyNode implements AsyncDisposable {
     for (const end = Date.now() + LIMIT_MS; users(this.dir).length > 0; await delay(20)) {
       if (Date.now() > end) throw new Error(`left behind: ${users(this.dir).join("; ")}`);
     }
+  }
+
+  /** The machine is lost with its disk. */
+  async lose(): Promise<void> {
+    this.signal("SIGKILL");
+    await this.over();
+    rmSync(this.dir, { recursive: true });
   }
 
   async status(): Promise<Status | undefined> {

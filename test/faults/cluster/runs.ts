@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { peers } from "../../peers/peers.ts";
 import { applications } from "./applications.ts";
 import { check, inStep } from "./checks.ts";
-import { Clients } from "./clients.ts";
+import { Clients, type Level } from "./clients.ts";
 import { Namespaces } from "./namespaces.ts";
 import { Loopback } from "./network.ts";
 import { FaultyNode } from "./nodes.ts";
@@ -15,6 +15,9 @@ import { DirectoryPlace, S3Place } from "./stores.ts";
 const TTL_MS = 2_000;
 const CLIENTS = 6;
 const START_LIMIT_MS = 60_000;
+
+/** Primary, two replicas and the store fall into two parts in so many ways: 0 to 6. */
+export const PARTITIONS = 7;
 
 export interface RunsOptions {
   readonly seed: number;
@@ -100,13 +103,46 @@ export class FaultRuns implements AsyncDisposable {
     const next = numbers(seed * 1_000 + number);
     tell(`round ${number}`);
     const scene: Scene = { nodes, network, store, ttlMs: TTL_MS, next, clocks, wiped: new Set() };
-    const doors = nodes.map(({ door }) => door);
-    const clients = new Clients(doors, CLIENTS, { acknowledged: this.#promised, sent: this.#sent });
+    const clients = this.#clients(["store", "local"]);
     for (let i = 0; i < steps; i++) {
       await delay(next() * 1_500);
       await someFault(scene, tell);
     }
     await delay(500);
+    return this.#healed(clients, scene.wiped.size > 0);
+  }
+
+  /**
+   * Splits primary, replicas and store in one of the {@link PARTITIONS} ways for three times the lease, under writes at
+   * `replica`; `loses`: the primary's machine then goes with its disk. What was wrong after that.
+   */
+  async partition(way: number, loses: boolean): Promise<readonly string[]> {
+    const { nodes, network } = this.#cluster!;
+    if (!(network instanceof Namespaces)) throw new Error("partitions are made in network namespaces");
+    const primary = await inStep(nodes);
+    const others = nodes.filter((node) => node !== primary).map(({ name }) => name);
+    const all = [...others, "store"];
+    const near = [primary.name, ...all.filter((_, i) => (way >> i) % 2 === 1)];
+    const far = all.filter((_, i) => (way >> i) % 2 === 0);
+    const after = loses ? ", then its disk is lost" : "";
+    this.#options.tell(`primary ${near.join(", ")} | ${far.join(", ")}${after}`);
+    const clients = this.#clients(["replica"]);
+    await delay(1_000);
+    network.part(near, far);
+    await delay(3 * TTL_MS);
+    if (loses) await primary.lose();
+    return this.#healed(clients, loses);
+  }
+
+  #clients(levels: readonly Level[]): Clients {
+    const doors = this.#cluster!.nodes.map(({ door }) => door);
+    return new Clients(doors, { count: CLIENTS, levels }, { acknowledged: this.#promised, sent: this.#sent });
+  }
+
+  /** Takes all faults back, and checks everything. */
+  async #healed(clients: Clients, lostDisk: boolean): Promise<readonly string[]> {
+    const { app, tell } = this.#options;
+    const { nodes } = this.#cluster!;
     await this.#up();
     const startMs = performance.now();
     await delay(500);
@@ -114,17 +150,12 @@ export class FaultRuns implements AsyncDisposable {
     await this.#up();
     await inStep(nodes);
     const healMs = Math.round(performance.now() - startMs);
-    return this.#check(clients, scene, healMs);
-  }
-
-  async #check(clients: Clients, { nodes, wiped }: Scene, healMs: number): Promise<readonly string[]> {
-    const { app, tell } = this.#options;
     const verdict = await check(nodes, clients, {
       table: applications[app].table,
       known: this.#known,
       forgiven: this.#forgiven,
       scratch: path.join(this.dir, "scratch"),
-      lostDisk: wiped.size > 0,
+      lostDisk,
     });
     const { totals } = this;
     totals.rounds++;

@@ -1,4 +1,3 @@
-import { rmSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { descendants } from "../../../src/supervise/descendants.ts";
 import type { Network } from "./network.ts";
@@ -81,9 +80,7 @@ const faults: readonly Fault[] = [
     run: async (node, { wiped }) => {
       if (wiped.size > 0) return "not done: one is enough";
       wiped.add(node.name);
-      node.signal("SIGKILL");
-      await node.over();
-      rmSync(node.dir, { recursive: true });
+      await node.lose();
       node.start();
       return undefined;
     },
