@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -17,6 +16,7 @@ import { createLog, type Logger } from "../observe/log.ts";
 import { Metrics } from "../observe/metrics.ts";
 import type { FrontDoor } from "../proxy/server.ts";
 import type { LockHolder, RunNode } from "../supervise/run.ts";
+import { doorSecret } from "./door-secret.ts";
 
 export interface Served {
   readonly node: Node;
@@ -32,8 +32,6 @@ const PROMOTE_LIMIT_MS = 30_000;
 const PROMOTE_EVERY_MS = 500;
 /** Why a stream is refused, where somebody must change something. */
 const FOR_OPERATORS = new Set<string>(["SLU-8201", "SLU-8202", "SLU-8203", "SLU-8204", "SLU-8207", "SLU-8211"]);
-/** Nodes without a secret only listen on this machine, where everybody may ask them anything. */
-const LOOPBACK_SECRET = "a cluster on one machine";
 
 /**
  * A node with its admin API (the socket for this machine's commands, and `node.listen` where it's configured), its place
@@ -191,7 +189,7 @@ async function clusterOf(
 }
 
 async function doorOf(config: Config, node: Node, metrics: Metrics, log: Logger): Promise<FrontDoor | undefined> {
-  const { proxy, secret, node: own } = config;
+  const { proxy, node: own } = config;
   if (proxy === undefined) return undefined;
   const { FrontDoor } = await import("../proxy/server.ts");
   const { ServedNode } = await import("./node-view.ts");
@@ -201,7 +199,7 @@ async function doorOf(config: Config, node: Node, metrics: Metrics, log: Logger)
     view,
     metrics: metrics.proxy,
     log,
-    secret: secret ?? (config.cluster === undefined ? randomBytes(32).toString("hex") : LOOPBACK_SECRET),
+    secret: doorSecret(config),
   });
   node.holdWrites = () => door.pauseWrites();
   return door;

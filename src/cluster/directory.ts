@@ -1,5 +1,7 @@
+import { constants } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import path from "node:path";
+import { isDatabaseName } from "./database-names.ts";
 
 /** First 16 bytes of every unencrypted SQLite database (file format, section 1.3). */
 const MAGIC = Buffer.from("SQLite format 3\0", "latin1");
@@ -119,7 +121,7 @@ export class DatabaseDirectory {
       const below = path.join(relative, entry.name);
       if (entry.isDirectory()) {
         if (this.#options.recursive && !entry.name.startsWith(".")) now.folders.add(below);
-      } else if (isCandidate(entry.name, this.#options.pattern)) {
+      } else if (isDatabaseName(entry.name, this.#options)) {
         (last?.files.has(below) ? now.files : now.candidates).add(below);
       }
     }
@@ -127,14 +129,12 @@ export class DatabaseDirectory {
   }
 }
 
-function isCandidate(name: string, pattern: string): boolean {
-  return !name.startsWith(".") && !/-(?:wal|shm|journal|pos)$/.test(name) && path.matchesGlob(name, pattern);
-}
-
 async function beginsWithMagic(file: string): Promise<boolean> {
   try {
-    const handle = await open(file, "r");
+    // A pipe of that name would make an `open` wait that nobody ends.
+    const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
+      if (!(await handle.stat()).isFile()) return false;
       const head = Buffer.alloc(MAGIC.length);
       const { bytesRead } = await handle.read(head, 0, head.length, 0);
       return bytesRead === MAGIC.length && head.equals(MAGIC);

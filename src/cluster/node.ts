@@ -13,6 +13,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import type { ObjectStore } from "../store/store.ts";
 import { Cluster } from "./cluster.ts";
 import { DatabaseDirectory } from "./directory.ts";
+import { isDatabasePath } from "./database-names.ts";
 import { databasesIn } from "./discover.ts";
 import { observe, updateClusterGauges, updateGauges } from "./observe.ts";
 import { NodeFiles } from "./node-files.ts";
@@ -73,12 +74,10 @@ interface FollowedDirectory {
 }
 
 /** The path in a directory that a database of this name has in the cluster; undefined for names that don't belong there. */
-function relativeIn({ dir, pattern, recursive }: DirectoryDb, name: string): string | undefined {
-  const folder = `${path.basename(dir)}/`;
+function relativeIn(db: DirectoryDb, name: string): string | undefined {
+  const folder = `${path.basename(db.dir)}/`;
   const relative = name.startsWith(folder) ? name.slice(folder.length) : "";
-  const isClean = relative !== "" && path.posix.normalize(relative) === relative && !relative.startsWith("../");
-  if (!isClean || path.isAbsolute(relative) || (!recursive && relative.includes("/"))) return undefined;
-  return path.matchesGlob(path.basename(relative), pattern) ? relative : undefined;
+  return isDatabasePath(relative, db) ? relative : undefined;
 }
 
 /** Compactions and snapshots that run at once in one process. */
@@ -351,7 +350,7 @@ export class Node extends EventEmitter<Events> {
         log.error({ db: path.join(db.dir, relative) }, `not protected: ${String(error)}`);
       });
     if (this.#restores(db)) {
-      const known = await databasesIn(store, db.pattern, db.recursive);
+      const known = await databasesIn(store, db);
       // What isn't on this disk must be there before an application starts; it would create it empty.
       const bring = (relative: string): Promise<void> =>
         isThere(path.join(db.dir, relative)) ? alone(relative) : protect(relative);

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Stats } from "node:fs";
+import { constants, type Stats } from "node:fs";
 import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { isSluiceError, SluiceError, systemErrorCode } from "../errors/error.ts";
@@ -55,9 +55,11 @@ export class DirectoryStore implements ObjectStore {
   async get(key: string, options: GetOptions = {}): Promise<StoredObject> {
     try {
       options.signal?.throwIfAborted();
-      const handle = await open(this.#file(key), "r");
+      // A pipe of that name would make an `open` wait that nobody ends.
+      const handle = await open(this.#file(key), constants.O_RDONLY | constants.O_NONBLOCK);
       try {
         const found = await handle.stat();
+        if (!found.isFile()) throw new SluiceError("SLU-3104", `${this.url}/${key} is not a file`);
         const { start, end } = bounds(found.size, options.range);
         const etag = etagOf(found);
         // A body that nobody begins to read must hold nothing: what is small is read now, the rest opened again.
@@ -113,7 +115,7 @@ export class DirectoryStore implements ObjectStore {
 
   #file(key: string): string {
     const parts = key.split("/");
-    if (parts.some((part) => part === "" || part === "." || part === ".."))
+    if (parts.some((part) => part === "" || part === "." || part === ".." || part.includes("\0")))
       throw new SluiceError("SLU-3104", `${this.url}: "${key}" can't be a key here`);
     return path.join(this.#root, ...parts);
   }

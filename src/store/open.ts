@@ -18,8 +18,9 @@ export async function openStore(url: string, settings: StoreSettings = {}): Prom
   let parsed: URL;
   try {
     parsed = new URL(url);
-  } catch (cause) {
-    throw new SluiceError("SLU-3001", `"${redact(url)}" is not a store's URL`, { cause });
+  } catch {
+    // Node.js's error has the whole of it.
+    throw new SluiceError("SLU-3001", `"${redact(url)}" is not a store's URL`);
   }
   if (parsed.protocol === "file:") return new DirectoryStore(directoryOf(parsed, url));
   if (parsed.protocol === "s3:") {
@@ -40,7 +41,7 @@ function directoryOf(parsed: URL, url: string): string {
   return fileURLToPath(parsed);
 }
 
-/** A URL as it may be shown: without user, password and query. */
+/** A URL as it may be shown: without user, password and query. A password may have a `/` in it that nobody has escaped. */
 export function redact(url: string): string {
-  return url.replace(/\/\/[^/@]*@/, "//").replace(/\?.*$/, "");
+  return url.replace(/\/\/[^/@]*(?::.*)?@/, "//").replace(/\?.*$/, "");
 }

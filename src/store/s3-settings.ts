@@ -49,7 +49,7 @@ export function s3Settings(url: URL, given: StoreSettings, env: Environment): S3
   const query = parameters(url.searchParams);
   const { bucket, server } = hostOf(url);
   if (bucket === "") throw new SluiceError("SLU-3001", "an S3 store's URL needs a bucket: s3://bucket/path");
-  const path = decodeURIComponent(url.pathname).replace(/^\/+|\/+$/g, "");
+  const path = decoded(url.pathname).replace(/^\/+|\/+$/g, "");
   const endpoint = endpointOf(given.endpoint ?? query.get("endpoint") ?? env["LITESTREAM_S3_ENDPOINT"] ?? server);
   const region = given.region ?? query.get("region") ?? env["AWS_REGION"] ?? env["AWS_DEFAULT_REGION"];
   const isR2 = endpoint?.hostname.endsWith(".r2.cloudflarestorage.com") === true;
@@ -87,12 +87,21 @@ export function s3Settings(url: URL, given: StoreSettings, env: Environment): S3
 /** `s3://bucket.server:9000/path` names a server, too, as in Litestream. */
 function hostOf({ hostname, port }: URL): { readonly bucket: string; readonly server: string | undefined } {
   const dot = hostname.indexOf(".");
-  if (port === "" || dot < 0) return { bucket: decodeURIComponent(hostname), server: undefined };
+  if (port === "" || dot < 0) return { bucket: decoded(hostname), server: undefined };
   return { bucket: hostname.slice(0, dot), server: `http://${hostname.slice(dot + 1)}:${port}` };
 }
 
 function named(part: string): string | undefined {
-  return part === "" ? undefined : decodeURIComponent(part);
+  return part === "" ? undefined : decoded(part);
+}
+
+/** Throws SLU-3003 without the text: it may be a password. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw wrong("a % in the URL is written %25, unless two hex digits follow that make a character");
+  }
 }
 
 /** Query parameters by their lower-case names without hyphens: `force-path-style` is `forcePathStyle`. */

@@ -233,7 +233,14 @@ export class S3Wire {
 function assertProxies(env: NodeJS.ProcessEnv): void {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
   const knows = major > 24 || (major === 24 && minor >= 5) || (major === 22 && minor >= 21);
-  const name = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].find((each) => env[each]);
+  const names = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].filter((each) => env[each]);
+  // Node.js says the whole of it, password included.
+  const wrong = names.find((each) => !URL.canParse(env[each]!));
+  if (wrong !== undefined)
+    throw new SluiceError("SLU-3003", `${wrong} is not a URL`, {
+      hint: "Characters such as / and @ in a user or password are written %2F and %40.",
+    });
+  const [name] = names;
   if (knows || name === undefined) return;
   throw new SluiceError("SLU-3003", `${name} is set, and Node.js ${process.versions.node} knows no proxies`, {
     hint: "Use Node.js 22.21, 24.5 or newer, or unset the variable.",

@@ -33,6 +33,7 @@ test("a secret that was planted anywhere isn't shown", () => {
   const config = resolved(`
 dbs:
   - { path: /a, store: "s3://me:hunter2@bucket/a?secret-access-key=hunter2&region=eu&session_token=hunter2" }
+  - { path: /c, store: "s3://me:abc/hunter2@bucket/c" }
   - path: /b
     store:
       url: s3://bucket/b

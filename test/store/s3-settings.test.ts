@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
+import { isSluiceError, type SluiceError } from "../../src/errors/error.ts";
+import { openS3 } from "../../src/store/s3.ts";
 import type { StoreSettings } from "../../src/config/config.ts";
 import { openStore } from "../../src/store/open.ts";
 import { s3Settings } from "../../src/store/s3-settings.ts";
@@ -182,3 +184,30 @@ describe("S3's replies", () => {
     expect(parseFault(page(object("a")))).toBeUndefined();
   });
 });
+
+test("what isn't escaped in a URL or a proxy's is an error without the password in it", async () => {
+  const proxies = { HTTPS_PROXY: "http://me:hun/ter2@proxy:3128" };
+  const problems = [
+    await openStore("s3://AKIA:abc/hunter2@bucket/app?region=eu").catch((error: unknown) => error),
+    await openStore("s3://AKIA:hunter2%zz@bucket/app?region=eu").catch((error: unknown) => error),
+    await openStore("s3://bucket/app%zz").catch((error: unknown) => error),
+    attempt(() => openS3(new URL("s3://bucket/app"), {}, proxies)),
+  ];
+  expect(problems.map((error) => (isSluiceError(error) ? error.code : String(error)))).toEqual([
+    "SLU-3001",
+    "SLU-3003",
+    "SLU-3003",
+    "SLU-3003",
+  ]);
+  expect(problems.map((error) => `${String(error)} ${(error as SluiceError).hint}`).join("\n")).not.toMatch(
+    /hun\/?ter2/,
+  );
+});
+
+function attempt(run: () => unknown): unknown {
+  try {
+    return run();
+  } catch (error) {
+    return error;
+  }
+}
