@@ -3,7 +3,8 @@ import { request, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
 import { codes, type ErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
-import { readOwner, type Owner } from "./owner.ts";
+import type { DatabaseStatus, NodeStatus } from "../cluster/status.ts";
+import { readOwner, socketsHere, type Owner } from "./owner.ts";
 
 /** A process that is alive answers a question about its status at once. */
 const ANSWER_LIMIT_MS = 10_000;
@@ -30,6 +31,16 @@ export async function ask<T>(db: string, question: Question): Promise<T> {
   throw answerError(owner, status, body);
 }
 
+/** The databases of every Sluice of this user on this machine that answers. */
+export async function databasesHere(): Promise<DatabaseStatus[]> {
+  const asked = socketsHere().map(async (socket) => {
+    const { status, body } = await call({ socket }, { method: "GET", path: "/v1/status" });
+    return status === 200 ? (body as NodeStatus).databases : [];
+  });
+  const answers = await Promise.allSettled(asked);
+  return answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
+}
+
 /** The error that an answer with another status than 200 tells of. */
 export function answerError(owner: Owner, status: number, body: unknown): Error {
   const { code, error, hint } = body as { code?: string; error?: string; hint?: string };
@@ -38,7 +49,10 @@ export function answerError(owner: Owner, status: number, body: unknown): Error 
   return new SluiceError(code as ErrorCode, message, hint === undefined ? {} : { hint });
 }
 
-async function call(owner: Owner, question: Question): Promise<{ readonly status: number; readonly body: unknown }> {
+async function call(
+  owner: Pick<Owner, "socket">,
+  question: Question,
+): Promise<{ readonly status: number; readonly body: unknown }> {
   const { method, path, body, limitMs = ANSWER_LIMIT_MS } = question;
   const sent = request({
     socketPath: owner.socket,

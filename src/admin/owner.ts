@@ -36,6 +36,14 @@ export function socketPath(): string {
   return path.join(dir, `${container}-${process.pid}-${startTimeOf(process.pid)}.sock`);
 }
 
+/** Control sockets of this user's processes, as far as they are still there. */
+export function socketsHere(): string[] {
+  const dir = socketFolder();
+  return readdirSync(dir)
+    .filter((name) => name.endsWith(".sock"))
+    .map((name) => path.join(dir, name));
+}
+
 /** In a directory that all can write to, a folder that was there before is believed only when it's this user's alone. */
 function socketFolder(): string {
   const uid = process.getuid?.() ?? 0;

@@ -12,10 +12,13 @@ export const parse = {
     if (Number.isSafeInteger(txid) && txid > 0) return txid;
     throw new InvalidArgumentError("A TXID is up to 16 hexadecimal digits.");
   },
+  /** A moment, or how long ago it was; ms since 1970. */
   time: (text: string): number => {
+    const agoMs = parseDuration(text);
+    if (agoMs !== undefined) return Date.now() - agoMs;
     const ms = /^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(text) ? Date.parse(text) : Number.NaN;
     if (Number.isFinite(ms)) return ms;
-    throw new InvalidArgumentError("A time is written as 2026-01-31T12:00:00Z.");
+    throw new InvalidArgumentError("A time is written as 2026-01-31T12:00:00Z, or as how long ago it was: 90s, 24h.");
   },
   duration: (text: string): number => {
     const ms = parseDuration(text);

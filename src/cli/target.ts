@@ -1,6 +1,8 @@
 import path from "node:path";
 import type { Config, DbConfig, StoreSettings } from "../config/config.ts";
 import { findConfig, loadConfig } from "../config/load.ts";
+import { ask } from "../admin/client.ts";
+import type { NodeStatus } from "../cluster/status.ts";
 import { configFor } from "../config/resolve.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import type { ObjectStore } from "../store/store.ts";
@@ -24,26 +26,40 @@ export function lone(db: string, store: string): Config {
   throw new SluiceError("SLU-1002", config.map(({ message }) => message).join("\n"));
 }
 
-/** What `DB|URL` on a command line names: a store's URL, or a database of the configuration. Throws SLU-1003. */
+/**
+ * What `DB|URL` on a command line names: a store's URL, a database of the configuration, or, where there's none, one that a
+ * running Sluice looks after. Throws SLU-1001 and SLU-1003.
+ */
 export async function findTarget(given: string, file: string | undefined): Promise<Target> {
   if (given.includes("://")) return { store: await open(given), prefix: "", db: undefined };
   const db = path.resolve(given);
-  for (const entry of configWith(given, file).dbs)
-    if (prefixIn(entry, db) !== undefined) return { ...(await openLogOf(entry, db)), db };
+  const config = optionalConfig(file);
+  if (config === undefined) return { store: await open(await runningStore(given, db)), prefix: "", db };
+  for (const entry of config.dbs) if (prefixIn(entry, db) !== undefined) return { ...(await openLogOf(entry, db)), db };
   throw new SluiceError("SLU-1003", `${given} is not in the configuration`);
 }
 
-/** The configuration in which a database is looked up; without any, its store must be named. */
-function configWith(given: string, file: string | undefined): Config {
+/** Undefined where none is named and none is in the usual places. */
+export function optionalConfig(file: string | undefined): Config | undefined {
   try {
     return readConfig(file);
   } catch (error) {
-    if (!isSluiceError(error, "SLU-1001") || file !== undefined) throw error;
-    throw new SluiceError("SLU-1001", `${error.message}, so nothing says where the log of ${given} is`, {
-      hint: "Name the store's URL in place of the database, or write a sluice.yml.",
-      cause: error,
-    });
+    if (isSluiceError(error, "SLU-1001") && file === undefined) return undefined;
+    throw error;
   }
+}
+
+/** The URL of the log of a database that a running process looks after. */
+async function runningStore(given: string, db: string): Promise<string> {
+  const { databases } = await ask<NodeStatus>(db, { method: "GET", path: "/v1/status" }).catch((cause: unknown) => {
+    throw new SluiceError("SLU-1001", `no sluice.yml and no running Sluice says where the log of ${given} is`, {
+      hint: "Name the store's URL in place of the database, or write a sluice.yml.",
+      cause,
+    });
+  });
+  const store = databases.find((one) => one.path === db)?.store;
+  if (store !== undefined) return store;
+  throw new SluiceError("SLU-1003", `${given} is not a database of the Sluice that runs here`);
 }
 
 /** The log of one database of a configuration's entry. */

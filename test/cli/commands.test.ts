@@ -7,6 +7,24 @@ import { Place } from "./sluice.ts";
 const PROTECTED = '"message":"protected"';
 
 describe("beside a running Sluice", () => {
+  test("without a configuration its databases are found by their paths, and all that run here by status", async () => {
+    await using place = new Place();
+    const db = place.create("app.db");
+    const running = await place.start(PROTECTED, "replicate", db, place.store);
+    place.insert("app.db", 7);
+    await place.json("sync", "app.db");
+    expect((await place.json<Report>("status")).databases).toContainEqual(
+      expect.objectContaining({ path: db, state: "protected" }),
+    );
+    expect(await place.json("verify", "app.db")).toMatchObject({ ok: true, live: "equal" });
+    expect((await place.sluice("restore", "-o", "copy.db", "--timestamp", "0", "app.db")).status).toBe(0);
+    expect(place.rows("copy.db")).toBe(place.rows("app.db"));
+    const older = await place.sluice("restore", "-o", "older.db", "--timestamp", "24h", "app.db");
+    expect(older).toMatchObject({ status: 1, stderr: expect.stringContaining("SLU-4503") });
+    expect((await place.sluice("ltx", "other.db")).stderr).toContain("SLU-1001");
+    await running.end("SIGTERM");
+  });
+
   test("sync, status, verify, ltx and restore agree; a stop leaves everything in the store", async () => {
     await using place = new Place();
     const db = place.create("app.db");
@@ -225,7 +243,8 @@ describe("errors", () => {
 
   test.each([
     ["a URL without -o", ["restore", "file:///nowhere"], 2, "SLU-1000"],
-    ["no configuration", ["status"], 2, "SLU-1001"],
+    ["no configuration", ["databases"], 2, "SLU-1001"],
+    ["no configuration, and nothing runs", ["ltx", "app.db"], 2, "SLU-1001"],
     ["a store for later", ["verify", "gs://bucket/app"], 2, "SLU-3002"],
     ["no store", ["verify", "nonsense://x"], 2, "SLU-3001"],
     ["an empty store", ["verify", "file:///nowhere"], 1, "SLU-4501"],

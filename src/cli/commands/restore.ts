@@ -35,7 +35,12 @@ export function command(): Command {
     .argument("<db|url>", "a database of the configuration, or a store's URL")
     .option("-o <path>", "where to (default: the database's own path)")
     .addOption(new Option("--txid <hex>", "the state after this TXID").argParser(parse.txid).conflicts("timestamp"))
-    .addOption(new Option("--timestamp <rfc3339>", "the newest state at or before this time").argParser(parse.time))
+    .addOption(
+      new Option(
+        "--timestamp <time>",
+        "the newest state at or before this time (RFC 3339), or so long ago (24h)",
+      ).argParser(parse.time),
+    )
     .option("--if-db-not-exists", "do nothing when there is a file already")
     .option("--if-replica-exists", "do nothing when there is no backup")
     .option("--dry-run", "only show what would be fetched")
@@ -56,7 +61,8 @@ export function command(): Command {
       `
 Examples:
   $ sluice restore app.db
-  $ sluice restore -o yesterday.db --timestamp 2026-01-31T12:00:00Z s3://bucket/app
+  $ sluice restore -o yesterday.db --timestamp 24h s3://bucket/app
+  $ sluice restore -o then.db --timestamp 2026-01-31T12:00:00Z s3://bucket/app
   $ sluice restore --if-db-not-exists --if-replica-exists app.db`,
     )
     .action(run);

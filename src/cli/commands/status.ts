@@ -1,45 +1,37 @@
 import path from "node:path";
 import { Command } from "commander";
+import { databasesHere } from "../../admin/client.ts";
 import { databasesOf, report, type Report, type ReportedDatabase, type Wanted } from "../../admin/report.ts";
-import { isSluiceError } from "../../errors/error.ts";
 import { formatTxid } from "../../log/layout.ts";
 import { formatBytes, table } from "../output.ts";
 import { configOption, jsonOption } from "../options.ts";
-import { findTarget, openLogOf, readConfig } from "../target.ts";
+import { findTarget, openLogOf, optionalConfig } from "../target.ts";
 
 export function command(): Command {
   return new Command("status")
     .description("Shows the databases of a running Sluice; without one, what this disk and the store say of them.")
-    .argument("[db]", "one database; default: those of the configuration")
+    .argument("[db]", "one database; default: those of the configuration, or of every Sluice that runs here")
     .addOption(configOption())
     .addOption(jsonOption())
     .addHelpText("after", "\nExamples:\n  $ sluice status\n  $ sluice status app.db --json")
     .action(async (db: string | undefined, { config, json }: { config?: string; json?: boolean }) => {
-      const found = await report(db === undefined ? wantedAll(config) : [wantedOne(db, config)]);
+      const found = await report(db === undefined ? await wantedAll(config) : [wantedOne(db, config)]);
       console.log(json ? JSON.stringify(found) : describe(found));
     });
 }
 
 /** A database may be named that no configuration has: its process, or its state on disk, is enough. */
 function wantedOne(db: string, config: string | undefined): Wanted {
-  return { path: path.resolve(db), openLog: hasConfig(config) ? () => findTarget(db, config) : undefined };
+  return { path: path.resolve(db), openLog: optionalConfig(config) && (() => findTarget(db, config)) };
 }
 
-function hasConfig(config: string | undefined): boolean {
-  try {
-    readConfig(config);
-    return true;
-  } catch (error) {
-    if (config === undefined && isSluiceError(error, "SLU-1001")) return false;
-    throw error;
-  }
-}
-
-function wantedAll(config: string | undefined): Wanted[] {
-  return readConfig(config).dbs.flatMap((entry) =>
-    (entry.kind === "file" ? [entry.path] : databasesOf(entry)).map((file) => ({
-      path: file,
-      openLog: () => openLogOf(entry, file),
+async function wantedAll(file: string | undefined): Promise<Wanted[]> {
+  const config = optionalConfig(file);
+  if (config === undefined) return (await databasesHere()).map((one) => ({ path: one.path, openLog: undefined }));
+  return config.dbs.flatMap((entry) =>
+    (entry.kind === "file" ? [entry.path] : databasesOf(entry)).map((found) => ({
+      path: found,
+      openLog: () => openLogOf(entry, found),
     })),
   );
 }
