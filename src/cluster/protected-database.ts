@@ -165,14 +165,16 @@ export class ProtectedDatabase extends EventEmitter<Events> {
 
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
   async sync(wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
-    await this.#opened("primary", signal);
+    await this.#opened("primary", signal).catch((error: unknown) => {
+      throw this.#error ?? (error as Error);
+    });
     const position = this.#engine.database!.captureNow();
     if (wait === "local") await this.#engine.database!.freeze();
     else await this.waitDurable(position, wait, signal);
     return position;
   }
 
-  /** Until the database is open in this role, as primary with the log begun. Rejects when that fails. */
+  /** Until the database is open in this role, as primary with the log begun. Rejects when it never will be. */
   async #opened(role: NodeRole, signal: AbortSignal): Promise<void> {
     const isOpen = (): boolean =>
       role === "primary"
@@ -180,7 +182,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         : this.#engine.replica !== undefined;
     while (!isOpen()) {
       signal.throwIfAborted();
-      if (this.#state === "failed" && this.#error !== undefined) throw this.#error;
+      if (isSluiceError(this.#error) && isRefusal(this.#error)) throw this.#error;
       await sleep(POLL_MS / 10, undefined, { signal });
     }
   }

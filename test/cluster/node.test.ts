@@ -1,8 +1,10 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { ServedNode } from "../../src/cli/node-view.ts";
 import { Node, type NodeOptions } from "../../src/cluster/node.ts";
 import type { Config } from "../../src/config/config.ts";
 import { parseConfig } from "../../src/config/load.ts";
@@ -76,6 +78,37 @@ test("a database that its application creates later is protected from then on", 
   rmSync(at("data"), { recursive: true });
   await node(one).start();
   expect(sql(at("data/app.db"), "select a from t")).toBe("[(7,)]");
+});
+
+test("a database that can't be opened yet keeps waiting who asks for durability, and no longer", async () => {
+  const made = node(one);
+  await made.start();
+  const view = new ServedNode(made, "a", 0);
+  expect(view.positions()).toEqual([]);
+  // It isn't in WAL mode yet, and locked: that can't be changed under its application.
+  const script = `
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None)
+c.execute("create table t(a)")
+c.execute("begin exclusive")
+print("locked", flush=True)
+sys.stdin.readline()
+c.execute("commit")`;
+  const holder = spawn("python3", ["-c", script, at("data/app.db")], { stdio: ["pipe", "pipe", "inherit"] });
+  try {
+    await once(holder.stdout, "data");
+    expect(view.positions()).toEqual([{ db: "app.db", position: 0n }]);
+    await vi.waitFor(() => expect(made.status.databases[0]?.state).toBe("opening"), 20_000);
+    let isDurable = false;
+    const durable = view.waitDurable("app.db", 0n, "store", soon()).then(() => (isDurable = true));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(isDurable).toBe(false);
+    holder.stdin.end("\n");
+    await durable;
+    expect(made.status.databases[0]?.state).toBe("protected");
+  } finally {
+    holder.kill();
+  }
 });
 
 test("a whole directory comes back on an empty disk, with what appeared while it was watched", async () => {
