@@ -68,6 +68,7 @@ export interface LeaseTls {
 }
 
 export interface ListenAddress {
+  /** Empty for all addresses of the machine. */
   readonly host: string;
   readonly port: number;
 }

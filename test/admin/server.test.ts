@@ -38,8 +38,8 @@ beforeAll(async () => {
   await node.start();
   loopback = `http://127.0.0.1:${await admin.listen({ host: "127.0.0.1", port: 0 })}`;
   // Bound to everything, and reached through the loopback all the same.
-  guarded = `http://127.0.0.1:${await admin.listen({ host: "0.0.0.0", port: 0 })}`;
-  metricsOnly = `http://127.0.0.1:${await admin.listenForMetrics({ host: "0.0.0.0", port: 0 })}`;
+  guarded = `http://127.0.0.1:${await admin.listen({ host: "", port: 0 })}`;
+  metricsOnly = `http://127.0.0.1:${await admin.listenForMetrics({ host: "", port: 0 })}`;
 });
 
 afterAll(async () => {

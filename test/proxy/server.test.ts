@@ -1,3 +1,4 @@
+import os from "node:os";
 import { afterEach, describe, expect, test } from "vitest";
 import { explainProxy } from "../../src/config/explain-proxy.ts";
 import { createLog } from "../../src/observe/log.ts";
@@ -51,6 +52,17 @@ describe("health", () => {
     ] as const)
       expect((await nodes.ask(nodes.a, method, `/.sluice/${page}`)).status).toBe(404);
     expect(nodes.a.seen).toEqual([]);
+  });
+});
+
+describe("where it listens", () => {
+  const addresses = Object.values(os.networkInterfaces()).flatMap((all) => all ?? []);
+
+  test.skipIf(!addresses.some(({ address }) => address === "::1"))("a port alone is IPv4's and IPv6's", async () => {
+    const nodes = await start(1, { proxy: "listen: :0" });
+    for (const host of ["127.0.0.1", "[::1]"])
+      expect((await fetch(`http://${host}:${nodes.a.port}/`)).status, host).toBe(200);
+    expect(explainProxy(proxyConfig("app: http://a\nlisten: :8080", "/tmp"))["listen"]).toBe(":8080");
   });
 });
 
