@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 npx oxfmt --check
 npx oxlint --type-aware
 npx tsc -p .
+npx knip
 exec npx vitest run "$@"

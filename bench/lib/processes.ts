@@ -74,7 +74,7 @@ export function residentMb(pids: readonly number[]): number {
 }
 
 /** CPU time the processes have used so far, in seconds, from the scheduler's nanosecond counters. */
-export function cpuSeconds(pids: readonly number[]): number {
+function cpuSeconds(pids: readonly number[]): number {
   let ns = 0;
   for (const pid of pids)
     for (const task of readdirSync(`/proc/${pid}/task`))

@@ -29,7 +29,7 @@ export function quantile(values: readonly number[], q: number): number {
   return value;
 }
 
-export function machine(): string {
+function machine(): string {
   const cpu = os.cpus()[0]?.model.trim() ?? "unknown processor";
   return `${os.cpus().length} × ${cpu}, ${Math.round(os.totalmem() / 2 ** 30)} GiB, Linux ${os.release()}, Node.js ${process.version}`;
 }

@@ -20,7 +20,7 @@ export interface Wanted {
 }
 
 /** What a listing of the log says; asked for only where no process says more. */
-export interface LogSummary {
+interface LogSummary {
   readonly txid: number;
   readonly files: number;
   readonly sizeBytes: number;

@@ -28,7 +28,7 @@ export interface ClusterConfig {
 }
 
 /** Where the lease lies, and the times that go with it; meanings and defaults stand in the schema. */
-export interface LeaseConfig {
+interface LeaseConfig {
   readonly place: LeasePlace;
   readonly ttlMs: number;
   readonly takeoverTimeoutMs: number;
@@ -73,7 +73,7 @@ export interface ListenAddress {
   readonly port: number;
 }
 
-export interface ExecConfig {
+interface ExecConfig {
   readonly cmd: string;
   readonly on: "any" | "primary" | "replica";
   readonly wait: boolean;
@@ -132,7 +132,7 @@ interface CommonDb {
   readonly restoreIfMissing: boolean;
 }
 
-export interface FileDb extends CommonDb {
+interface FileDb extends CommonDb {
   readonly kind: "file";
   readonly path: string;
 }

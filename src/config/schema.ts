@@ -30,7 +30,7 @@ const storeSettings = {
   "sse-kms-key-id": z.string().optional().describe("S3: the KMS key for encryption on the server."),
 };
 
-export const storeObject = z.strictObject({
+const storeObject = z.strictObject({
   type: z.enum(["file", "s3"]).optional().describe("Default: s3 with a `bucket`, otherwise file."),
   url: z.string().optional().describe("The store's URL, in place of `type`, `bucket` and `path`."),
   path: z.string().optional().describe("The directory, or the prefix in the bucket."),

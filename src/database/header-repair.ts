@@ -51,7 +51,7 @@ export function repairHeader(files: DatabaseFiles, locks: HeldLocks, backfilled:
 }
 
 /** The same for a caller that holds the WRITE lock. */
-export function repairUnderWrite(files: DatabaseFiles, backfilled: Backfilled | undefined): Repair {
+function repairUnderWrite(files: DatabaseFiles, backfilled: Backfilled | undefined): Repair {
   const image = new WalIndexImage();
   readAt(files.shm, image.bytes, WAL_INDEX_HEADER_BYTES, 0);
   const header = new WalIndexHeader();

@@ -1,5 +1,5 @@
 /** Every member is polled once in this time. */
-export const POLL_MS = 240;
+const POLL_MS = 240;
 /** Members that share one tick before the clock ticks more often: bounds the work of one tick. */
 const PER_TICK = 100;
 const CALM = 32;

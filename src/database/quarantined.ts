@@ -16,10 +16,10 @@ import { peekState } from "./state.ts";
  * - `batches`: sealed commits of a database that was deleted before they were sent (`deleted-MS/`)
  * - `file`: a whole database, put there by `--adopt` (a directory named by its time)
  */
-export type QuarantineKind = "pages" | "batches" | "file";
+type QuarantineKind = "pages" | "batches" | "file";
 
 /** One LTX file of an entry. */
-export interface QuarantinedFile {
+interface QuarantinedFile {
   readonly path: string;
   readonly header: LtxHeader;
   /** Numbers of its pages, ascending. */

@@ -21,7 +21,7 @@ export interface KeeperOptions {
   readonly events: LeaseEvents;
 }
 
-export interface LeaseNode {
+interface LeaseNode {
   readonly id: string;
   readonly name: string;
   /** URL at which other nodes reach it; "" where it has none. */
@@ -31,7 +31,7 @@ export interface LeaseNode {
 }
 
 /** Called synchronously, when the keeper's state has changed already; must not throw. */
-export interface LeaseEvents {
+interface LeaseEvents {
   /** This node holds the lease from now on, until `lost`. */
   acquired?(grant: LeaseGrant): void;
   /** This node holds it no longer. Comes from the keeper's timer, or from within `isHeld`. */

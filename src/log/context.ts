@@ -132,7 +132,7 @@ export async function untilAnswered<T>(
 }
 
 /** Whether the store refused or could not be reached: worth another try. */
-export function isStoreError(error: unknown): boolean {
+function isStoreError(error: unknown): boolean {
   return isSluiceError(error) && error.code.startsWith("SLU-3");
 }
 

@@ -21,7 +21,7 @@ export interface DescribedFile extends LogFile {
   readonly record: DescribedRecord | undefined;
 }
 
-export interface DescribedRecord {
+interface DescribedRecord {
   readonly position: Position;
   readonly epoch: number;
   /** The record with which its epoch began. */

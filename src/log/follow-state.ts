@@ -25,7 +25,7 @@ export interface FollowRecord {
   readonly next: FollowedState | undefined;
 }
 
-export function recordPath(path: string): string {
+function recordPath(path: string): string {
   return join(dirname(path), `.${basename(path)}-follow.json`);
 }
 

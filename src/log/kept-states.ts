@@ -4,7 +4,7 @@ import type { LogFile } from "./listing.ts";
 import { Reachable } from "./plan.ts";
 
 /** After this, by the store's clock, nobody is waited for any more. */
-export const KEPT_MS = 30 * 24 * 60 * 60_000;
+const KEPT_MS = 30 * 24 * 60 * 60_000;
 
 /** `<txid>-<name>`: a node's quarantine entry, whose name is unique. */
 const NAME = /^([0-9a-f]{16})-[^/]+$/;

@@ -27,7 +27,7 @@ export interface Segment {
   readonly sums: Int32Array;
 }
 
-export interface FileRange {
+interface FileRange {
   readonly path: string;
   readonly offset: number;
   readonly length: number;

@@ -6,7 +6,7 @@ import { Backoff, stopped, type LogContext } from "./context.ts";
 import { formatTxid } from "./layout.ts";
 
 /** Commits of one epoch before its primary takes over from itself; half of what a position has room for. */
-export const EPOCH_COMMITS_MAX = 2 ** 31 - 2 ** 20;
+const EPOCH_COMMITS_MAX = 2 ** 31 - 2 ** 20;
 
 export interface ShipperOptions {
   readonly context: LogContext;

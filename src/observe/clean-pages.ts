@@ -22,7 +22,7 @@ export function dropCleanPages(): void {
 }
 
 /** Start and length of the file mappings without write permission and without a private page (proc(5), smaps). */
-export function cleanMappings(smaps: string): [start: bigint, length: bigint][] {
+function cleanMappings(smaps: string): [start: bigint, length: bigint][] {
   const found: [bigint, bigint][] = [];
   let mapping: [bigint, bigint] | undefined;
   for (const line of smaps.split("\n")) {

@@ -114,7 +114,7 @@ function elsewhere(byFly: boolean, { name, proxy }: PrimaryNode): Place | undefi
   return proxy && { kind: "primary", url: proxy };
 }
 
-export function noPrimary(afterMs: number): Refusal {
+function noPrimary(afterMs: number): Refusal {
   return new Refusal(503, "SLU-7002", `there was no primary for ${afterMs} ms`, { retryAfterS: 1 });
 }
 

@@ -1,8 +1,5 @@
 import { valueOf } from "./headers.ts";
 
-/** The application's word that it did nothing, and that the primary should be asked. */
-export const REPLAY = "Sluice-Replay";
-
 /**
  * Whether an application's answer asks for a replay on the primary: `Sluice-Replay: primary`, or `fly-replay` as
  * applications for LiteFS write it. One for another app of Fly.io's is not for this cluster. Where Fly.io's proxy

@@ -33,11 +33,6 @@ export function frameBefore(block: number): number {
   return block === 0 ? 0 : FIRST_BLOCK_PAGES + (block - 1) * BLOCK_PAGES;
 }
 
-/** How many frames block `block` has room for. */
-export function placesIn(block: number): number {
-  return block === 0 ? FIRST_BLOCK_PAGES : BLOCK_PAGES;
-}
-
 /** Byte offset, in block `block`, of the page number at `place` (from 1). */
 export function pageOffset(block: number, place: number): number {
   return 4 * ((block === 0 ? HEADER_WORDS : 0) + place - 1);

@@ -67,7 +67,7 @@ export class WalChecksum {
 }
 
 /** Whether words of checksummed content must be swapped on this machine. */
-export function mustSwap(bigEndian: boolean): boolean {
+function mustSwap(bigEndian: boolean): boolean {
   return bigEndian === hostIsLittleEndian;
 }
 

@@ -37,7 +37,7 @@ export interface StaticCredentials {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** S3's least size of a part that is not the last one. */
-export const PART_BYTES_MIN = 5 * 1024 * 1024;
+const PART_BYTES_MIN = 5 * 1024 * 1024;
 const PART_BYTES_MAX = 512 * 1024 * 1024;
 
 /**

@@ -301,7 +301,7 @@ async function readText(reply: IncomingMessage): Promise<string> {
 }
 
 /** The status that S3 gives an error which it had to send within a 200. */
-export function statusOf({ code }: S3Fault): number {
+function statusOf({ code }: S3Fault): number {
   switch (code) {
     case "PreconditionFailed":
       return 412;

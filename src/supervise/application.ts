@@ -19,7 +19,7 @@ export interface ApplicationOptions {
 }
 
 /** The exit status of a command as a shell gives it: its own, or 128 + the number of the signal that ended it. */
-export function exitStatus(exit: Exit): number {
+function exitStatus(exit: Exit): number {
   return exit.code ?? 128 + (exit.signal === null ? 0 : constants.signals[exit.signal]);
 }
 

@@ -28,7 +28,7 @@ const RLIMIT_NOFILE = 7;
 const SPARE_FILES = 32;
 
 /** The most descriptors that one message may carry (`SCM_MAX_FD` is 253; Sluice sends three at most). */
-export const DESCRIPTORS_MAX = 64;
+const DESCRIPTORS_MAX = 64;
 
 const libc = koffi.load(null);
 const iovec = koffi.struct({ base: "uint8_t *", length: "size_t" });

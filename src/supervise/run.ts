@@ -53,7 +53,7 @@ export interface RunOptions {
   readonly fatal?: AbortSignal;
 }
 
-export const STOP_LIMIT_MS = 30_000;
+const STOP_LIMIT_MS = 30_000;
 
 /** Ask Sluice to stop; the first goes to the application as it is, a second ends Sluice at once. */
 const STOPPING = ["SIGTERM", "SIGINT"] as const;

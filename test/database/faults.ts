@@ -11,7 +11,7 @@ export interface Write {
 export type WriteSync = (fd: number, bytes: Uint8Array, offset: number, length: number, position: number) => number;
 
 /** What is thrown where a process would be killed. */
-export class Killed extends Error {}
+class Killed extends Error {}
 
 /**
  * Runs `work` while `onWrite` sees each positioned write, and may do it in part or throw, and `onSync` each descriptor that

@@ -106,7 +106,7 @@ export class MadeLog {
   }
 }
 
-export function pageSizeOf(database: Buffer): number {
+function pageSizeOf(database: Buffer): number {
   const size = database.readUInt16BE(16);
   return size === 1 ? 65536 : size;
 }

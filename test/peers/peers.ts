@@ -3,7 +3,7 @@ import os from "node:os";
 import path from "node:path";
 
 /** Where `install.sh` puts other programs. */
-export const peersDirectory =
+const peersDirectory =
   process.env["SLUICE_PEERS"] ??
   path.join(process.env["XDG_CACHE_HOME"] ?? path.join(os.homedir(), ".cache"), "sluice-peers");
 

@@ -260,7 +260,7 @@ export function conformance(name: string, { open, skip = false, sortsFoldersByNa
   });
 }
 
-export async function collect(list: AsyncIterable<ObjectInfo>): Promise<ObjectInfo[]> {
+async function collect(list: AsyncIterable<ObjectInfo>): Promise<ObjectInfo[]> {
   return gather(list);
 }
 
@@ -283,7 +283,7 @@ function sortedByBytes(keys: readonly string[]): string[] {
 }
 
 /** A stream that uses its buffer again, as an encoder would. */
-export async function* chunked(content: Uint8Array, size: number): AsyncIterable<Uint8Array> {
+async function* chunked(content: Uint8Array, size: number): AsyncIterable<Uint8Array> {
   for (let at = 0; at < content.length; at += size) {
     await Promise.resolve();
     yield content.subarray(at, at + size);

@@ -8,7 +8,7 @@ const SILENT_BEATS = 3;
 /** How long a polite end may take. */
 const CLOSE_MS = 1_000;
 /** A message is not begun while more than this waits to be sent. */
-export const SEND_BYTES = 1024 * 1024;
+const SEND_BYTES = 1024 * 1024;
 
 export interface LinkEvents {
   /** Whatever it throws ends the link. */

@@ -8,12 +8,6 @@ const LZ4 = 1;
 /** Compression must save this part, or the other side's work isn't worth it. */
 const SAVES = 1 / 16;
 
-export const emptyBlock: PackedBlock = {
-  numbers: new Uint32Array(0),
-  packed: AS_IS,
-  content: new Uint8Array(0),
-};
-
 /** The pages of a chunk for a message; refers to `chunk`. */
 export function packPages({ numbers, content }: PageChunk): PackedBlock {
   const packed = lz4Library().compressSync(content).subarray(LENGTH_BYTES);

@@ -16,7 +16,7 @@ import type { PublishedDatabases } from "./published.ts";
 import { Publisher } from "./publisher.ts";
 import { ResyncSources } from "./resync-sources.ts";
 
-export const STREAM_PATH = "/v1/stream";
+const STREAM_PATH = "/v1/stream";
 /** Replicas that may be connected at once. */
 const CONNECTIONS_MAX = 64;
 /** How long a client that was refused may take to read why. */

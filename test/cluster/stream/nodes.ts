@@ -20,7 +20,7 @@ import type { SluiceError } from "../../../src/errors/error.ts";
 import type { Position } from "../../../src/ltx/position.ts";
 import type { Attachment } from "../../../src/cluster/upstream.ts";
 
-export const HEARTBEAT_MS = 200;
+const HEARTBEAT_MS = 200;
 
 /** A directory that `remove` takes away with everything that was opened in it. */
 export class Place {

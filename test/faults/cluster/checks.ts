@@ -25,7 +25,7 @@ export async function inStep(nodes: readonly FaultyNode[]): Promise<FaultyNode> 
 }
 
 /** All entries of a database; throws when SQLite finds it damaged. */
-export function entriesOf(file: string, table: string): Map<string, string> {
+function entriesOf(file: string, table: string): Map<string, string> {
   const db = new Sqlite(file, { readonly: true, timeout: 5_000 });
   try {
     const found = db.pragma("integrity_check", { simple: true });

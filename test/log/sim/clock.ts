@@ -113,7 +113,7 @@ export class LifeClock implements Clock {
 }
 
 /** Waits until no file operation is under way and all that follows from the last ones has run. */
-export async function settle(): Promise<void> {
+async function settle(): Promise<void> {
   for (let quiet = 0; quiet < 3;) {
     await new Promise((resolve) => setImmediate(resolve));
     const busy = process.getActiveResourcesInfo().some((resource) => /^(FS|FILE|Close)/i.test(resource));

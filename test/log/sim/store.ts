@@ -29,7 +29,7 @@ export interface Faults {
   readonly latencyMs: number;
 }
 
-export const CALM: Faults = {
+const CALM: Faults = {
   lostAnswer: 0,
   lostRequest: 0,
   late: 0,
