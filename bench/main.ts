@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { peers } from "../test/peers/peers.ts";
+import { idleCluster, resumed } from "./figures/clusters.ts";
 import { idleOne, many } from "./figures/idle.ts";
 import { commitToCaptured, commitToStore } from "./figures/latency.ts";
 import { replicas } from "./figures/replicas.ts";
@@ -26,6 +27,8 @@ const figures = [
   restoreOneGibibyte(litestream),
   snapshotAndStart(),
   ...replicas(),
+  resumed(),
+  idleCluster(),
 ];
 
 const parts = process.argv.slice(2);

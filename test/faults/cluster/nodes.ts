@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { children, signal } from "../../../src/supervise/descendants.ts";
@@ -28,7 +28,7 @@ export interface NodeParts {
   readonly dir: string;
   readonly ttlMs: number;
   readonly network: Network;
-  readonly store: FaultyStore;
+  readonly store: Pick<FaultyStore, "url" | "env">;
   readonly application: Application;
   /** A library that makes the wall clock of its processes jump; undefined for clocks that are right. */
   readonly faketime: string | undefined;
@@ -77,10 +77,6 @@ export class FaultyNode implements AsyncDisposable {
 
   get api(): string {
     return `http://${this.#place.host}:${this.#place.ports.api}`;
-  }
-
-  get log(): string {
-    return readFileSync(`${this.dir}.log`, "utf8");
   }
 
   get isOver(): boolean {

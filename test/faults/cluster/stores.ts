@@ -53,6 +53,10 @@ export class S3Place implements FaultyStore {
     return new S3Place(await S3Server.start(host));
   }
 
+  get port(): number {
+    return this.#server.port;
+  }
+
   get url(): string {
     return this.#server.url("cluster").href;
   }
