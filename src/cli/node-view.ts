@@ -47,8 +47,11 @@ export class ServedNode implements NodeView {
     });
   }
 
-  async created(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]> {
-    if (!this.#node.hasDirectories) return [];
+  created(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]> | undefined {
+    return this.#node.hasDirectories ? this.#discover(known) : undefined;
+  }
+
+  async #discover(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]> {
     await this.#node.discover();
     const names = new Set(known.map(({ db }) => db));
     return this.positions().filter(({ db }) => !names.has(db));

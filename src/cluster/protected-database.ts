@@ -95,6 +95,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   #life: Promise<string | undefined> | undefined;
   #drain: AbortSignal | undefined;
   #hasBeenThere = false;
+  /** What its files were when the log refused it. */
+  #refused: string | undefined;
   #adopted = false;
 
   constructor(options: ProtectedOptions) {
@@ -155,12 +157,14 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   }
 
   /**
-   * The position now; as primary with all that is committed. Undefined where there is no database, `NOTHING` for one that
-   * isn't open (yet): what is committed to it has no position.
+   * The position now; as primary with all that is committed. `NOTHING` for a database that isn't open (yet): what is
+   * committed to it has no position. Undefined where there is none, or one that was refused and has not changed since.
    */
   captureNow(): Position | undefined {
     const { database, replica } = this.#engine;
-    return database?.captureNow() ?? replica?.position ?? (isThere(this.path) ? NOTHING : undefined);
+    const position = database?.captureNow() ?? replica?.position;
+    if (position !== undefined) return position;
+    return isThere(this.path) && this.#refused !== stampOf(this.path) ? NOTHING : undefined;
   }
 
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
@@ -377,6 +381,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         this.#enter("failed", known);
         ready.reject(known);
         if (refused) {
+          this.#refused = stampOf(this.path);
           this.#reached.reject(known);
           this.emit("refused", known);
           return undefined;
@@ -567,6 +572,12 @@ function isLost(error: Error): boolean {
 /** The disk's fault, or another node's: the files that are open are as they were. */
 function isOutside(error: Error): boolean {
   return isSluiceError(error) && /^SLU-(2008|2009|2010|8\d\d\d)$/.test(error.code);
+}
+
+/** Changes with every commit, unless the clock stands still. */
+function stampOf(file: string): string {
+  const stats = [file, `${file}-wal`].map((each) => statSync(each, { throwIfNoEntry: false, bigint: true }));
+  return stats.map((each) => `${each?.ino} ${each?.size} ${each?.mtimeNs}`).join();
 }
 
 async function ended(signal: AbortSignal): Promise<void> {

@@ -131,7 +131,9 @@ function lineOfKey(
 }
 
 function suggestion(key: string): string {
+  if (Object.hasOwn(configSchema.shape, key)) return ": it belongs at the top of the file";
   const known = nearest(key, KNOWN);
+  if (known === key) return " here; it belongs in another place";
   return known === undefined ? "" : `; did you mean "${known}"?`;
 }
 

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Durability } from "../config/config.ts";
 import { Deadline } from "./deadline.ts";
 import type { Door } from "./door.ts";
@@ -42,7 +43,7 @@ async function durable(door: Door, release: Release, waited: Waited, signal: Abo
   const limit = new Deadline(door.config.durabilityTimeoutMs, signal, door.closing.signal);
   const start = performance.now();
   const wait = async (): Promise<number> => {
-    const made = await within(door.view.created(waited.known), limit.signal);
+    const made = await within(door.view.created(waited.known) ?? NONE, limit.signal);
     const all = [...waited.positions, ...made];
     await Promise.all(all.map(({ db, position }) => door.view.waitDurable(db, position, level, limit.signal)));
     return all.length;
@@ -58,6 +59,39 @@ async function durable(door: Door, release: Release, waited: Waited, signal: Abo
   }
 }
 
+const LOOK_MS = 5;
+const isUnnamed = ({ position }: DatabasePosition): boolean => position === 0n;
+
+/**
+ * The positions after a write: a database that it has made gets up to `read-timeout` to have one, so that its client sees
+ * it on every node.
+ */
+export async function named(
+  door: Door,
+  positions: readonly DatabasePosition[],
+  signal: AbortSignal,
+): Promise<readonly DatabasePosition[]> {
+  const made = door.view.created(positions);
+  if (made === undefined && !positions.some(isUnnamed)) return positions;
+  const limit = new Deadline(door.config.readTimeoutMs, signal, door.closing.signal);
+  try {
+    if ((await within(made ?? NONE, limit.signal)).length === 0 && !positions.some(isUnnamed)) return positions;
+    for (;;) {
+      const now = door.view.positions();
+      if (!now.some(isUnnamed)) return now;
+      await sleep(LOOK_MS, undefined, { signal: limit.signal });
+    }
+  } catch {
+    signal.throwIfAborted();
+    return door.view.positions();
+  } finally {
+    limit.end();
+  }
+}
+
+const NONE: Promise<readonly DatabasePosition[]> = Promise.resolve([]);
+
+/** The promise's outcome, or the signal's reason, whichever comes first. */
 async function within<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   const late = Promise.withResolvers<never>();

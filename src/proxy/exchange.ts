@@ -3,7 +3,7 @@ import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { askApplication, type Asking, askPrimary } from "./ask.ts";
 import type { Answer, Attempt } from "./attempt.ts";
-import { confirm, confirmRest, type Release } from "./confirm.ts";
+import { confirm, confirmRest, named, type Release } from "./confirm.ts";
 import { Delivery } from "./delivery.ts";
 import type { Door } from "./door.ts";
 import { fromAnswer, valueOf } from "./headers.ts";
@@ -19,6 +19,8 @@ import type { WritePass } from "./write-gate.ts";
 import { discardRest, RequestBody } from "./request-body.ts";
 
 const NONE: readonly DatabasePosition[] = [];
+/** One for all: each would take a stack trace. */
+const OVER = new Error("the request is over");
 /** How often an application on the primary may say that it isn't there. */
 const REFUSALS_MAX = 5;
 const REFUSED_MS = 50;
@@ -190,7 +192,9 @@ export class Exchange {
     else if (isStream) this.#pass?.released();
     if (waits) await delivery.gather();
     if (uncaptured !== undefined) throw uncaptured as Error;
-    const positions = watches ? (atEnd ?? door.view.positions()) : NONE;
+    let positions = watches ? (atEnd ?? door.view.positions()) : NONE;
+    if (door.config.readYourWrites && watches && isWrite && !isStream)
+      positions = await named(door, positions, this.#gone.signal);
     const release: Release = { level, reign, isWrite };
     if (waits || (isWrite && !isStream)) await confirm(door, positions, release, this.#gone.signal);
     if (broken) throw brokenOff(isWrite);
@@ -303,7 +307,7 @@ export class Exchange {
   #close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#gone.abort();
+    this.#gone.abort(OVER);
     this.#pass?.released();
     this.#body?.release();
     if (this.#response.writableFinished && !this.#request.complete)

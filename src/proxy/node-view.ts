@@ -47,8 +47,11 @@ export interface NodeView {
    * open (yet): what is committed to it has no position, and {@link waitDurable} waits for whatever that is.
    */
   positions(): readonly DatabasePosition[];
-  /** Looks for databases that the application has just made in a directory: those that aren't among the `known`. */
-  created(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]>;
+  /**
+   * Looks for databases that the application has just made in a directory: those that aren't among the `known`. Undefined
+   * where there are no directories. Rejects when one can't be read.
+   */
+  created(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]> | undefined;
   /**
    * Until this node's state contains `position`, or it shows that it never will. A primary that sees a higher epoch
    * steps down. Rejects when `signal` aborts.

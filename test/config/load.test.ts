@@ -189,6 +189,11 @@ lease: { type: none, candidate: \${ A == "x" } } # \${COMMENT}
 describe("a wrong file", () => {
   test.each([
     [`${DB}snapshoot: {}`, '3:1: unknown key "snapshoot"; did you mean "snapshot"?'],
+    [
+      "dbs:\n  - path: a\n    store: s3://b/a\n    snapshot: {}\n",
+      '4:5: unknown key "snapshot": it belongs at the top of the file',
+    ],
+    [`${DB}snapshot: { path: a }\n`, '3:13: unknown key "path" here; it belongs in another place'],
     ["dbs:\n  - path: a\n    stroe: s3://b/a\n", '3:5: unknown key "stroe"; did you mean "store"?'],
     [`${DB}node:\n  xyzzy: 1\n`, '4:3: unknown key "xyzzy"'],
     [

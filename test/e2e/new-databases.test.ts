@@ -66,6 +66,8 @@ test.each([
   const headers = { "sluice-durability": "store" };
   const first = await fetch(url, { method: "POST", headers, body: JSON.stringify({ key: "first", value: "one" }) });
   expect([first.status, first.headers.get("sluice-durable")]).toEqual([201, "store"]);
+  // Its client can read it on every node.
+  expect(first.headers.get("sluice-position")).toMatch(/app\.db:[0-9a-f]{16}$/);
   await lose();
   const found = await fetch(`${await start("app.db", config)}/first`);
   expect([found.status, await found.json()]).toEqual([200, { key: "first", value: "one" }]);

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { parseConfig } from "../../src/config/load.ts";
+import { resolveConfig } from "../../src/config/resolve.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
 const FOLDERS = [".", "docs", "examples", "integrations"];
@@ -23,6 +24,7 @@ const texts = FOLDERS.flatMap((folder) => pages(path.join(root, folder), folder 
 const environment = {
   STORE_URL: "s3://bucket/ledger",
   SLUICE_SECRET: "0123456789abcdef",
+  HOSTNAME: "one",
   NODE_URL: "http://10.0.0.7:20202",
 };
 
@@ -36,12 +38,31 @@ describe.each(texts)("%s", (name, text) => {
     expect(lost).toEqual([]);
   });
 
-  test("configurations are valid", () => {
+  test("configurations are valid, those of a part, too", () => {
     const blocks = Array.from(text.matchAll(/```yaml\n(.*?)```/gs), ([, block]) => block ?? "");
-    for (const block of blocks.filter((block) => /^dbs:/m.test(block)))
-      expect(parseConfig(block, environment).problems, block).toEqual([]);
+    for (const block of blocks.filter((block) => OURS.test(block))) {
+      const { value, problems } = parseConfig(whole(block), environment);
+      expect(problems, block).toEqual([]);
+      const resolved = value && resolveConfig(value, path.resolve("sluice.yml"), environment);
+      expect(Array.isArray(resolved) ? resolved : [], block).toEqual([]);
+    }
   });
 });
+
+const OURS = /^(?:dbs|node|cluster|lease|proxy|exec|snapshot|levels):/m;
+
+/** A page may show one part of a configuration: the rest of a node's stands around it. */
+function whole(block: string): string {
+  const around = {
+    dbs: "[{ path: /data/app.db, store: s3://bucket/app }]",
+    node: '{ listen: ":20202", advertise: "http://10.0.0.7:20202" }',
+    cluster: "{ secret: 0123456789abcdef }",
+  };
+  const missing = Object.entries(around).filter(([key]) => !new RegExp(`^${key}:`, "m").test(block));
+  const lines = missing.map(([key, value]) => `${key}: ${value}\n`).join("") + block;
+  const proxy = /^proxy:\n(?!(?: .*\n)* {2}app:)/m;
+  return lines.replace(proxy, 'proxy:\n  listen: ":8080"\n  app: http://127.0.0.1:8000\n');
+}
 
 test.each(["django", "node-app"])("examples/%s/sluice.yml is valid, alone and in a cluster", (name) => {
   const text = readFileSync(path.join(root, "examples", name, "sluice.yml"), "utf8");

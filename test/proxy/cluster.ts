@@ -3,6 +3,9 @@ import type { Durability } from "../../src/config/config.ts";
 import { position, type Position } from "../../src/ltx/position.ts";
 import type { Applied, DatabasePosition, NodeView, PrimaryNode } from "../../src/proxy/node-view.ts";
 
+/** Of a database that was there before this cluster. */
+const MADE: Position = 1n;
+
 /**
  * A cluster in memory: one history of each database, epochs that end, nodes that apply it sooner or later, commits
  * that become durable sooner or later. What the front door sees of it is what a real cluster shows.
@@ -40,7 +43,7 @@ export class Cluster extends EventEmitter {
       this.ends.set(`${db} ${this.epoch}`, end);
       this.#head.set(db, 0);
       // A new primary keeps the position that it took over at until it commits.
-      this.tookOverAt.set(db, end === 0 ? (this.tookOverAt.get(db) ?? 0n) : position(this.epoch, end));
+      this.tookOverAt.set(db, end === 0 ? (this.tookOverAt.get(db) ?? MADE) : position(this.epoch, end));
     }
     this.epoch++;
     this.primary = node;
@@ -59,7 +62,7 @@ export class Cluster extends EventEmitter {
 
   head(db: string): Position {
     const seq = this.seq(db);
-    return seq === 0 ? (this.tookOverAt.get(db) ?? 0n) : position(this.epoch, seq);
+    return seq === 0 ? (this.tookOverAt.get(db) ?? MADE) : position(this.epoch, seq);
   }
 
   commit(by: ClusterNode, db: string): void {
@@ -125,8 +128,8 @@ export class ClusterNode implements NodeView {
     return this.cluster.dbs.map((db) => ({ db, position: this.#applied.get(db)! }));
   }
 
-  created(): Promise<readonly DatabasePosition[]> {
-    return Promise.resolve([]);
+  created(): undefined {
+    return undefined;
   }
 
   waitApplied(db: string, wanted: Position, signal: AbortSignal): Promise<Applied> {

@@ -70,9 +70,16 @@ describe("a client that wrote", () => {
     expect((await nodes.ask(nodes.a, "POST", "/")).headers["sluice-position"]).toBe(at(2, 1));
   });
 
-  test("gets none where nothing was ever committed", async () => {
-    const nodes = await start(1, { app: (_, response) => response.end() });
+  test("waits for a database that isn't open yet to have one, for `read-timeout` at most", async () => {
+    const nodes = await start(1, { app: (_, response) => response.end(), proxy: "read-timeout: 300ms" });
+    const stand = (position: bigint): void => {
+      nodes.cluster.tookOverAt.set("app.db", position);
+      nodes.a.view.catchUp();
+    };
+    stand(0n);
     expect((await nodes.ask(nodes.a, "POST", "/")).headers).not.toHaveProperty("sluice-position");
+    const asked = nodes.ask(nodes.a, "POST", "/", { onSent: () => setTimeout(() => stand(7n), 30) });
+    expect((await asked).headers["sluice-position"]).toBe("app.db:0000000000000007");
   });
 
   test("gets nothing with `read-your-writes: false`, nor waits", async () => {
