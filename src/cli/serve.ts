@@ -183,6 +183,7 @@ async function clusterOf(
         tls,
         isCandidate: candidate,
         onProblem,
+        onFetched: (db, url) => log.info({ db, url }, "another node had more, which is here now"),
       })),
   };
   return { parts, peers: () => peers! };

@@ -280,11 +280,15 @@ export class Node extends EventEmitter<Events> {
 
   /**
    * Takes over although the members that must agree are gone (`promote --force`): what was acknowledged at `replica`, and
-   * no one here has, is lost.
+   * no one here has, is lost. The word counts until this node leads.
    */
   force(): void {
     this.#isForced = true;
     this.#keeper?.look();
+  }
+
+  get isForced(): boolean {
+    return this.#isForced;
   }
 
   /** The lease says that this node is to take it: it is looked at now. */
@@ -327,13 +331,30 @@ export class Node extends EventEmitter<Events> {
     return database.sync(wait, signal);
   }
 
+  /** Where the primary passes from node to node by itself, a store that lets two of them write is refused: SLU-3004. */
+  async #storeOf(db: DbConfig): Promise<ObjectStore> {
+    const store = await this.#stores.get(db.store);
+    if (this.#mustBeFenced) await this.#stores.assertFenced(store);
+    return store;
+  }
+
+  get #mustBeFenced(): boolean {
+    return this.#options.cluster?.register.expires === true;
+  }
+
+  /** Once the store has answered: what it couldn't say at the start. */
+  async #probe(store: ObjectStore): Promise<void> {
+    const problem = await this.#stores.warnIfUnfenced(store, this.#probing.signal);
+    if (problem !== undefined && this.#mustBeFenced) this.#fatal.abort(problem);
+  }
+
   async #startFile(db: DbConfig & { readonly kind: "file" }): Promise<void> {
-    await this.#protect(db.path, db, await this.#stores.get(db.store), "");
+    await this.#protect(db.path, db, await this.#storeOf(db), "");
   }
 
   async #startDirectory(db: DirectoryDb): Promise<void> {
     const { log } = this.#options;
-    const store = await this.#stores.get(db.store);
+    const store = await this.#storeOf(db);
     const opening = new WorkSlots(OPEN_AT_ONCE);
     const started = new Set<string>();
     const protect = (relative: string): Promise<void> => {
@@ -352,8 +373,15 @@ export class Node extends EventEmitter<Events> {
     if (this.#restores(db)) {
       const known = await databasesIn(store, db);
       // What isn't on this disk must be there before an application starts; it would create it empty.
-      const bring = (relative: string): Promise<void> =>
-        isThere(path.join(db.dir, relative)) ? alone(relative) : protect(relative);
+      const bring = async (relative: string): Promise<void> => {
+        if (isThere(path.join(db.dir, relative))) return alone(relative);
+        await protect(relative).catch(async (error: unknown) => {
+          // `sluice forget`: it stays away.
+          if (!isSluiceError(error, "SLU-4106")) throw error;
+          started.delete(relative);
+          await this.#forget(path.join(db.dir, relative));
+        });
+      };
       await Promise.all(known.map(bring));
     }
     const directory = new DatabaseDirectory({
@@ -442,7 +470,7 @@ export class Node extends EventEmitter<Events> {
     database.on("state", (state) => {
       this.#peers?.changed();
       if (state === "protected" && this.#roles?.reign !== undefined) database.openGate();
-      if (state === "protected") this.#probes.add(this.#stores.warnIfUnfenced(store, this.#probing.signal));
+      if (state === "protected") this.#probes.add(this.#probe(store));
     });
     database.on("deposed", (error) => this.deposed(error));
     database.on("refused", (error) => {
@@ -553,6 +581,7 @@ export class Node extends EventEmitter<Events> {
 
   #roleState(state: RoleState): void {
     this.#options.log.info({ state }, "role");
+    if (state === "leading") this.#isForced = false;
     this.#options.metrics.cluster.roleChanges.inc({ state });
     this.emit("event", { type: "role", role: this.role, state });
     this.#roleChanged();

@@ -449,6 +449,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       if (cluster !== undefined && this.#engine.hasHistory) {
         const replica = await this.#openReplica();
         await placeLog(this.#context, replica, turn);
+        await cluster.upstream.fetchAhead(this.name, replica, turn);
         await assertEligible(this.#context, replica, cluster, turn);
         await this.#engine.keep();
       }

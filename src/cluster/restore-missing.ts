@@ -26,7 +26,8 @@ export function isThere(file: string): boolean {
 
 /**
  * Restores a database that isn't there, with the state from which this node goes on. Undefined when the log is empty:
- * the application may create it. Throws SLU-4113 when the store can't say, and what `restore` throws otherwise.
+ * the application may create it. Throws SLU-4113 when the store can't say, SLU-4106 when the log was ended on purpose, and
+ * what `restore` throws otherwise.
  */
 export async function restoreMissing(options: RestoreMissingOptions): Promise<Restored | undefined> {
   const { path: file, store, prefix, signal } = options;
@@ -42,6 +43,7 @@ export async function restoreMissing(options: RestoreMissingOptions): Promise<Re
       prefix,
       path: file,
       signal,
+      unlessEnded: true,
       onVerified: async (state) => {
         const { pageSums, checksum, txid } = state;
         if (txid === 0 || pageSums === undefined || checksum === undefined) return;

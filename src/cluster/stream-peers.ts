@@ -3,8 +3,10 @@ import type { Duplex } from "node:stream";
 import type { Replica } from "../database/replica.ts";
 import { SluiceError } from "../errors/error.ts";
 import type { Node } from "./node.ts";
+import { FetchAhead } from "./fetch-ahead.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { LeadingDatabases } from "./published-databases.ts";
+import { FollowingDatabases } from "./published-replicas.ts";
 import { StreamClient } from "./stream/client.ts";
 import { newLife, type NodeIdentity } from "./stream/identity.ts";
 import { StreamServer } from "./stream/server.ts";
@@ -21,6 +23,8 @@ export interface StreamPeersOptions {
   readonly tls: TlsFiles | undefined;
   readonly isCandidate: boolean;
   readonly onProblem: (error: SluiceError) => void;
+  /** While this node takes over it got what the node at `url` had more. */
+  readonly onFetched?: (name: string, url: string) => void;
   readonly heartbeatMs?: number;
 }
 
@@ -36,13 +40,16 @@ export class StreamPeers implements Peers {
   /** How records of the primary that was followed last name this life. */
   readonly #members = new Set<number>();
   #memberOf = "";
+  /** Where other nodes are: the primary that was followed last, and those that it has told of or that followed this one. */
+  readonly met = new Map<string, string>();
+  readonly #ahead: FetchAhead;
   /** Databases that the primary has no more, with what takes that back. */
   readonly #gone = new Map<string, () => void>();
   readonly server: StreamServer;
   readonly client: StreamClient;
 
   constructor(options: StreamPeersOptions) {
-    const { node, secret, tls, isCandidate, onProblem, heartbeatMs } = options;
+    const { node, secret, tls, isCandidate, onProblem, onFetched = () => undefined, heartbeatMs } = options;
     this.#options = options;
     this.#published = new LeadingDatabases(() => node.databases);
     const identity = (): NodeIdentity => this.#identity();
@@ -50,6 +57,8 @@ export class StreamPeers implements Peers {
       identity,
       secret,
       databases: this.#published,
+      followed: new FollowingDatabases(() => node.databases),
+      onConnected: ({ nodeId, advertise }) => this.#meet(nodeId, advertise),
       role: () => ({ isPrimary: node.reign !== undefined, primary: node.primary?.advertise }),
       onDeposed: (name, epoch) =>
         node.deposed(
@@ -67,6 +76,11 @@ export class StreamPeers implements Peers {
         if (nodeId !== this.#memberOf) this.#members.clear();
         this.#memberOf = nodeId;
         this.#members.add(member);
+        this.#meet(nodeId, this.client.url ?? "");
+      },
+      onMembers: (members) => {
+        for (const known of this.met.keys()) if (known !== this.#memberOf) this.met.delete(known);
+        for (const { id, advertise } of members) this.#meet(id, advertise);
       },
       placeRecords: (name, signal) => node.placeRecords(name, signal),
       onProblem,
@@ -82,6 +96,15 @@ export class StreamPeers implements Peers {
       onCalled: () => node.lookAtLease(),
       onPrimary: () => node.lookAtLease(),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
+    });
+    this.#ahead = new FetchAhead({
+      identity,
+      secret,
+      ...(tls && { tls }),
+      ...(heartbeatMs !== undefined && { heartbeatMs }),
+      urls: () => this.met.values(),
+      onFetched,
+      onProblem,
     });
   }
 
@@ -169,6 +192,14 @@ export class StreamPeers implements Peers {
 
   seed(name: string, path: string, signal: AbortSignal): Promise<boolean> {
     return this.client.seed(name, path, signal);
+  }
+
+  fetchAhead(name: string, replica: Replica, signal: AbortSignal): Promise<void> {
+    return this.#ahead.fetch(name, replica, signal);
+  }
+
+  #meet(nodeId: string, url: string): void {
+    if (url !== "" && nodeId !== this.#options.nodeId) this.met.set(nodeId, url);
   }
 
   /** A database that is opened anew goes away for a moment, too. */

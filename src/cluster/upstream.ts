@@ -38,4 +38,9 @@ export interface Upstream extends MemberSource {
    * has no such database.
    */
   seed(name: string, path: string, signal: AbortSignal): Promise<boolean>;
+  /**
+   * Before a takeover, with the whole log placed: brings the replica as far as any node in reach is, within seconds. Never
+   * rejects.
+   */
+  fetchAhead(name: string, replica: Replica, signal: AbortSignal): Promise<void>;
 }

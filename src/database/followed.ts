@@ -60,6 +60,11 @@ export class Followed implements Books {
     return this.#position !== undefined;
   }
 
+  /** No change is just being shown: position and sums are of one state. */
+  get isSettled(): boolean {
+    return this.#expected === undefined;
+  }
+
   get record(): RecordName | undefined {
     return this.#record;
   }

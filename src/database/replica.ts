@@ -9,7 +9,8 @@ import { fileMark, isSameMark } from "./files.ts";
 import { Followed } from "./followed.ts";
 import { WalChange } from "./incoming-change.ts";
 import type { LiveWal } from "./live-wal.ts";
-import type { ChangeHead, IncomingChange, RecordName, ReplicaDatabase } from "./replication.ts";
+import type { ChangeHead, IncomingChange, RecordName, ReplicaDatabase, ResyncSource } from "./replication.ts";
+import { pictureOf } from "./replica-picture.ts";
 import { toFollowed } from "./roles.ts";
 import { quarantinePages } from "./quarantine.ts";
 import { type DatabaseOptions, start, type Started } from "./starting.ts";
@@ -39,6 +40,7 @@ export class Replica implements ReplicaDatabase {
   onApplied: (position: Position) => void = () => undefined;
   /** Called after a record was placed; the same. */
   onPlaced: (record: RecordName) => void = () => undefined;
+  readonly #ending = new AbortController();
   #closed = false;
 
   /**
@@ -146,6 +148,15 @@ export class Replica implements ReplicaDatabase {
     this.onPlaced(record);
   }
 
+  /**
+   * A consistent picture, for a node that takes over and asks what others have. Ends with the replica, or after half a
+   * minute; backfills wait for it, changes don't. Throws SLU-2012 where its state has no name.
+   */
+  resyncSource(): Promise<ResyncSource> {
+    this.#assertOpen();
+    return pictureOf(this.#wal, this.#followed, this.#ending.signal);
+  }
+
   async #begin(
     head: ChangeHead,
     steps: { beforePublish?: (pages: Uint32Array) => Promise<void>; afterPublish?: () => Promise<void> },
@@ -212,6 +223,7 @@ export class Replica implements ReplicaDatabase {
   handOver(): Started {
     this.#assertOpen();
     this.#closed = true;
+    this.#ending.abort();
     return this.#parts;
   }
 
@@ -222,6 +234,7 @@ export class Replica implements ReplicaDatabase {
   async close(options: { readonly merge?: boolean; readonly patienceMs?: number } = {}): Promise<void> {
     if (this.#closed) return this.#parts.queue.idle();
     this.#closed = true;
+    this.#ending.abort();
     const { queue, onEvent, file } = this.#parts;
     this.#wal.stop();
     await queue.run(async () => {

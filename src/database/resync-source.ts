@@ -2,7 +2,11 @@ import type { DatabaseSnapshot } from "./contract.ts";
 import type { RecordName, ResyncSource } from "./replication.ts";
 
 /** A snapshot whose pages are asked for one by one. Owns the snapshot. */
-export function resyncSource(snapshot: DatabaseSnapshot, sums: Int32Array, record: RecordName): ResyncSource {
+export function resyncSource(
+  snapshot: Omit<DatabaseSnapshot, "txid" | "epoch" | "writer" | "timestampMs">,
+  sums: Int32Array,
+  record: RecordName,
+): ResyncSource {
   const { position, pageCount, checksum, pageSize, signal } = snapshot;
   return {
     head: { before: position, position, pageCount, checksum, pages: pageCount },

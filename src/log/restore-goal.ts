@@ -1,4 +1,4 @@
-import { isSluiceError } from "../errors/error.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { readLtxHeader } from "./ltx-file.ts";
 import type { ObjectStore } from "../store/store.ts";
 import type { LogLayout } from "./layout.ts";
@@ -10,6 +10,8 @@ import { readObject } from "./read-object.ts";
 export interface RestoreGoal {
   readonly txid?: number;
   readonly timestampMs?: number;
+  /** Throws SLU-4106 where `sluice forget` has ended the log. */
+  readonly unlessEnded?: boolean;
 }
 
 export interface ChosenState {
@@ -43,6 +45,8 @@ async function choose(
   const { txid, timestampMs, signal } = goal;
   const listed = await listLog(store, layout, signal === undefined ? {} : { signal });
   const identity = await readLogId(store, layout, signal);
+  if (goal.unlessEnded === true && identity?.ended !== undefined)
+    throw new SluiceError("SLU-4106", `${store.url}: the log was ended on ${identity.ended}`);
   const files = listedHistory(listed, identity);
   const logId = identity?.logId;
   if (txid !== undefined) return { plan: planTxid(files, txid, store.url), logId };
@@ -64,6 +68,8 @@ export interface LogId {
   readonly logId: string;
   /** The last slot that Litestream wrote, in a log that Sluice has continued. */
   readonly base: number;
+  /** When `sluice forget` ended the log. */
+  readonly ended?: string;
 }
 
 const IDENTITY_MAX_BYTES = 64 * 1024;
@@ -76,9 +82,13 @@ export async function readLogId(
 ): Promise<LogId | undefined> {
   try {
     const bytes = await readObject(store, layout.identityKey, IDENTITY_MAX_BYTES, signal);
-    const { logId, base } = JSON.parse(Buffer.from(bytes).toString("utf8")) as Partial<LogId>;
+    const { logId, base, ended } = JSON.parse(Buffer.from(bytes).toString("utf8")) as Partial<LogId>;
     if (typeof logId !== "string") return undefined;
-    return { logId, base: typeof base === "number" ? base : 0 };
+    return {
+      logId,
+      base: typeof base === "number" ? base : 0,
+      ...(typeof ended === "string" && { ended }),
+    };
   } catch (error) {
     if (isSluiceError(error, "SLU-3404") || error instanceof SyntaxError) return undefined;
     throw error;

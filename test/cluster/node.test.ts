@@ -9,8 +9,11 @@ import { Node, type NodeOptions } from "../../src/cluster/node.ts";
 import type { Config } from "../../src/config/config.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { resolveConfig } from "../../src/config/resolve.ts";
+import { logContext } from "../../src/log/context.ts";
+import { endLog } from "../../src/log/identity.ts";
 import { createLog } from "../../src/observe/log.ts";
 import { Metrics } from "../../src/observe/metrics.ts";
+import { DirectoryStore } from "../../src/store/directory.ts";
 
 let dir: string;
 let nodes: Node[];
@@ -128,6 +131,22 @@ test("a whole directory comes back on an empty disk, with what appeared while it
     "[(1,)]",
     "[(2,)]",
   ]);
+});
+
+test("a forgotten database of a directory stays away, and keeps no other from coming back", async () => {
+  mkdirSync(at("data"));
+  for (const name of ["kept.db", "old.db"]) sql(at("data", name), "create table t(a)");
+  const first = node(many);
+  await first.start();
+  for (const name of ["kept.db", "old.db"]) await first.sync(at("data", name), "store", soon());
+  await end(first);
+  rmSync(at("data"), { recursive: true });
+  await endLog(logContext(new DirectoryStore(at("store")), { prefix: "old.db" }), soon());
+  const second = node(many);
+  await second.start();
+  expect(existsSync(at("data/kept.db"))).toBe(true);
+  expect(existsSync(at("data/old.db"))).toBe(false);
+  expect(second.status.databases.map(({ name }) => name)).toEqual(["data/kept.db"]);
 });
 
 test("one database of a directory that can't be protected doesn't keep the others from it", async () => {

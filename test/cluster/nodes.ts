@@ -30,6 +30,7 @@ const nobody: Peers = {
     throw new Error("only the log is followed");
   },
   seed: () => Promise.resolve(false),
+  fetchAhead: () => Promise.resolve(),
   candidates: () => [],
   onAcknowledged: () => () => undefined,
   isOwnMember: () => false,
@@ -64,6 +65,8 @@ export class TestCluster {
   readonly nodes = new Map<string, Node>();
   readonly leases = new Map<string, TestLease>();
   readonly metrics = new Map<string, Metrics>();
+  /** Of nodes that were connected. */
+  readonly peers = new Map<string, StreamPeers>();
   readonly #ports = new Map<string, number>();
   readonly #servers = new Map<string, Server>();
 
@@ -138,9 +141,17 @@ export class TestCluster {
         heartbeatMs: 200,
       });
       server.on("upgrade", made.handleUpgrade);
+      this.peers.set(name, made);
       return made;
     };
     return this.make(name, { advertise, peers, ...options }, dbs);
+  }
+
+  /** Loses its lease without learning why, and no node reaches it any more. */
+  cutOff(name: string): void {
+    this.leases.get(name)!.isBroken = true;
+    this.#servers.get(name)?.close();
+    this.peers.get(name)!.server.close();
   }
 
   #lease(name: string): TestLease {

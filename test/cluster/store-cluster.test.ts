@@ -1,8 +1,10 @@
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { stateDirOf } from "../../src/database/database.ts";
 import { quarantined } from "../../src/database/quarantined.ts";
 import { ServedNode } from "../../src/cli/node-view.ts";
+import { StaticLease } from "../../src/lease/static-lease.ts";
+import { DirectoryStore } from "../../src/store/directory.ts";
 import { TestCluster } from "./nodes.ts";
 
 let cluster: TestCluster;
@@ -12,6 +14,27 @@ beforeEach(() => {
 afterEach(() => cluster.remove());
 
 const patient = { timeout: 20_000, interval: 20 };
+
+test("a node doesn't join a cluster over a store that lets two writers create one object", async () => {
+  const real = Object.getOwnPropertyDescriptor(DirectoryStore.prototype, "put")!.value as DirectoryStore["put"];
+  const unconditional = vi.spyOn(DirectoryStore.prototype, "put").mockImplementation(function put(
+    this: DirectoryStore,
+    key,
+    body,
+  ) {
+    return real.call(this, key, body);
+  });
+  try {
+    await expect(cluster.make("a").start()).rejects.toMatchObject({ code: "SLU-3004" });
+    await cluster.stop("a");
+    // Where the configuration says who is primary it is told, and the node goes on.
+    const register = new StaticLease("http://a:1", "http://a:1");
+    await cluster.make("a", { register }).start();
+    await expect.poll(() => cluster.primary, patient).toBe("a");
+  } finally {
+    unconditional.mockRestore();
+  }
+});
 
 test("one node leads, another follows through the log, and takes over when the first is gone", async () => {
   await cluster.make("a").start();

@@ -6,6 +6,7 @@ import { codes } from "../../errors/codes.ts";
 import type { Attachment } from "../upstream.ts";
 import { damaged } from "./bytes.ts";
 import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
+import { Fetching } from "./fetching.ts";
 import { type Durable, Incoming } from "./incoming.ts";
 import { Link } from "./link.ts";
 import { type Content, MESSAGE_BYTES_MAX, type Message, PROTOCOL_MAX, PROTOCOL_MIN } from "./messages.ts";
@@ -27,6 +28,8 @@ export interface StreamClientOptions {
   readonly tls?: TlsFiles;
   /** Whether this node may become primary. */
   readonly isCandidate: boolean;
+  /** What it says of itself in `hello`; see `FETCH`. */
+  readonly features?: readonly string[];
   /** Places the records of a database's log from its store; rejects when there is none in reach. */
   readonly placeRecords?: (name: string, signal: AbortSignal) => Promise<void>;
   /** The primary that it was greeted by. */
@@ -71,7 +74,7 @@ interface Session {
  */
 export class StreamClient {
   readonly #options: StreamClientOptions;
-  readonly #databases = new Map<number, Incoming | Seeding>();
+  readonly #databases = new Map<number, Incoming | Seeding | Fetching>();
   readonly #acks = new Set<Incoming>();
   #url: string | undefined;
   #following = new AbortController();
@@ -154,6 +157,26 @@ export class StreamClient {
     } finally {
       signal.removeEventListener("abort", onAbort);
       this.#databases.delete(seeding.channel);
+    }
+  }
+
+  /**
+   * Brings a database to the state that the connected node has, if that goes on from the database's own (`Fetching`).
+   * Resolves with whether anything came; rejects when there is no connection, when it breaks off, and with the reason of
+   * `signal`: nothing has changed then.
+   */
+  async fetch(name: string, database: FollowingDatabase, signal: AbortSignal): Promise<boolean> {
+    signal.throwIfAborted();
+    if (this.#session === undefined) throw new SluiceError("SLU-8210", `${name}: nobody is connected`);
+    const fetching = new Fetching(this.#channel(), name, database, this.#session.link);
+    this.#databases.set(fetching.channel, fetching);
+    const onAbort = (): void => fetching.end(new SluiceError("SLU-8213", `${name}: not fetched in time`));
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      return await fetching.done;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      this.#databases.delete(fetching.channel);
     }
   }
 
@@ -247,8 +270,8 @@ export class StreamClient {
   }
 
   #hello(link: Link): void {
-    const { identity, isCandidate, protocol = { min: PROTOCOL_MIN, max: PROTOCOL_MAX } } = this.#options;
-    link.send("hello", { ...protocol, features: [], node: fieldsOf(identity()), candidate: isCandidate });
+    const { identity, isCandidate, features = [], protocol = { min: PROTOCOL_MIN, max: PROTOCOL_MAX } } = this.#options;
+    link.send("hello", { ...protocol, features, node: fieldsOf(identity()), candidate: isCandidate });
   }
 
   #welcome(message: Message, link: Link): void {

@@ -17,6 +17,9 @@ import {
 export const PROTOCOL_MIN = 1;
 export const PROTOCOL_MAX = 1;
 
+/** `hello`'s feature of a node that is taking over, and asks what the other nodes have (docs/replication-stream.md). */
+export const FETCH = "fetch";
+
 /** The longest message: a chunk of pages with everything around it. */
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 /** Pages of a chunk take at most this, and one page always fits. */

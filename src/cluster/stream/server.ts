@@ -11,7 +11,7 @@ import { AckTable } from "./acks.ts";
 import { damaged } from "./bytes.ts";
 import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
 import { Link } from "./link.ts";
-import { type Content, MESSAGE_BYTES_MAX, type Message, PROTOCOL_MAX, PROTOCOL_MIN } from "./messages.ts";
+import { type Content, FETCH, MESSAGE_BYTES_MAX, type Message, PROTOCOL_MAX, PROTOCOL_MIN } from "./messages.ts";
 import type { PublishedDatabases } from "./published.ts";
 import { Publisher } from "./publisher.ts";
 import { ResyncSources } from "./resync-sources.ts";
@@ -27,6 +27,8 @@ export interface StreamServerOptions {
   /** Undefined: only connections from this machine are served. */
   readonly secret: string | undefined;
   readonly databases: PublishedDatabases;
+  /** What this node shows to one that takes over, while it isn't the primary itself. */
+  readonly followed?: PublishedDatabases;
   /** Whether this node is the primary now; otherwise where the primary is, as far as this node knows. */
   readonly role: () => { readonly isPrimary: boolean; readonly primary: string | undefined };
   /** What heartbeats say about the lease; at most 4 KiB. */
@@ -56,6 +58,8 @@ export interface StreamReplica {
 interface Connection extends StreamReplica {
   readonly link: Link;
   readonly publisher: Publisher;
+  /** It only asks what this node has. */
+  readonly isFetching: boolean;
   /** When something was last received. */
   heardMs: number;
 }
@@ -78,6 +82,8 @@ export class StreamServer {
     clientTracking: false,
   });
   readonly #links = new Set<Link>();
+  /** Of nodes that take over and ask what this one has. */
+  readonly #fetching = new Set<Link>();
   readonly #connections = new Map<bigint, Connection>();
   readonly #heartbeatMs: number;
   readonly #stops: (() => void)[] = [];
@@ -142,6 +148,8 @@ export class StreamServer {
   disconnect(successor?: { readonly nodeId: string; readonly advertise: string }): void {
     const error = new SluiceError("SLU-8205", "this node is no longer the primary");
     for (const link of this.#links) {
+      // Who asks is about to be the primary that this node follows from now on.
+      if (this.#fetching.has(link) && !this.#isClosed) continue;
       link.send("goodbye", { successor: successor?.nodeId ?? "", advertise: successor?.advertise ?? "" });
       link.end(error);
     }
@@ -207,13 +215,15 @@ export class StreamServer {
       },
       onBeat: () => {
         connection?.publisher.beat();
-        if (connection !== undefined) link.send("members", { nodes: this.#members() });
+        if (connection?.isFetching === false) link.send("members", { nodes: this.#members() });
       },
       onDrain: () => connection?.publisher.pump(),
       onEnd: (error) => {
         this.#links.delete(link);
+        this.#fetching.delete(link);
         if (connection === undefined) return;
         connection.publisher.end();
+        if (connection.isFetching) return;
         if (this.#connections.get(connection.life) === connection) this.#connections.delete(connection.life);
         this.#options.onDisconnected?.(connection, error);
       },
@@ -223,24 +233,29 @@ export class StreamServer {
 
   /** Throws what the connection is refused with. */
   async #greet(link: Link, hello: Content<"hello">): Promise<Connection | undefined> {
-    const { protocol: speaks = { min: PROTOCOL_MIN, max: PROTOCOL_MAX }, role, databases } = this.#options;
+    const { protocol: speaks = { min: PROTOCOL_MIN, max: PROTOCOL_MAX }, role, followed } = this.#options;
     const identity = this.#options.identity();
     const protocol = agree(speaks, hello);
     assertKin(identity, hello.node);
-    await this.#displace(hello.node.id, hello.node.life);
+    const isFetching = hello.features.includes(FETCH) && followed !== undefined && !role().isPrimary;
+    if (!isFetching) await this.#displace(hello.node.id, hello.node.life);
     if (link.isEnded) return undefined;
-    if (!role().isPrimary) throw new SluiceError("SLU-8205", `${identity.name} is not the primary`);
+    if (!isFetching && !role().isPrimary) throw new SluiceError("SLU-8205", `${identity.name} is not the primary`);
     const member = randomInt(1, 0x1_0000);
     const { life } = hello.node;
     link.send("welcome", {
       protocol,
-      features: [],
+      features: isFetching ? [FETCH] : [],
       node: fieldsOf(identity),
       member,
       heartbeatMs: this.#heartbeatMs,
     });
-    const { onDeposed = () => undefined, lease = () => "" } = this.#options;
-    const { acks, sources } = this;
+    const { databases: own, onDeposed = () => undefined, lease = () => "" } = this.#options;
+    const { sources } = this;
+    // What was fetched is no acknowledgement, and who knows of a later epoch than a replica deposes nobody.
+    const parts = isFetching
+      ? { databases: followed, acks: new AckTable(), onDeposed: () => undefined }
+      : { databases: own, acks: this.acks, onDeposed };
     const { id: nodeId, name, advertise, version } = hello.node;
     const connection: Connection = {
       nodeId,
@@ -252,8 +267,13 @@ export class StreamServer {
       isCandidate: hello.candidate,
       link,
       heardMs: performance.now(),
-      publisher: new Publisher({ link, life, databases, sources, acks, onDeposed, lease }),
+      publisher: new Publisher({ link, life, sources, lease, ...parts }),
+      isFetching,
     };
+    if (isFetching) {
+      this.#fetching.add(link);
+      return connection;
+    }
     this.#connections.set(life, connection);
     this.#options.onConnected?.(connection);
     return connection;

@@ -92,6 +92,13 @@ export const configCodes = {
     normal: "While a transaction goes on for long, and on replicas.",
     remedy: "Find out who holds a transaction open, or give it more time with --timeout.",
   },
+  "SLU-1017": {
+    title: "Somebody looks after the database",
+    meaning: "`sluice forget` ends a log for good, and a running Sluice would go on writing to it. Nothing was done.",
+    normal: "Never.",
+    remedy:
+      "Stop Sluice on every node first. For one database of a directory it's enough to delete its file on the primary.",
+  },
   "SLU-1014": {
     title: "A copy was broken off",
     meaning:

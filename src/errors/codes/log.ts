@@ -48,9 +48,11 @@ export const logCodes = {
   },
   "SLU-4106": {
     title: "The log was ended",
-    meaning: "`sluice forget` ended this log on purpose. Nothing is written to it any more; its files are still there.",
+    meaning:
+      "`sluice forget` ended this log on purpose. Nothing is written to it any more, and a missing database isn't restored from it by itself; its files are still there.",
     normal: "After `sluice forget`.",
-    remedy: "Use another place in the store, or delete the old log's objects to use this one again.",
+    remedy:
+      "`sluice restore -o FILE URL` still gets the data. For a new database use another place in the store, or delete the old log's objects to use this one again.",
   },
   "SLU-4107": {
     title: "The log's identity can't be read",

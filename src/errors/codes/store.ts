@@ -21,10 +21,10 @@ export const storeCodes = {
   "SLU-3004": {
     title: "A store without conditional writes",
     meaning:
-      "The store let two writers create one object, or didn't list it at once. Sluice can't keep two machines from writing one log there.",
+      "The store let two writers create one object, or didn't list it at once. Sluice can't keep two machines from writing one log there: a node of a cluster that changes its primary by itself refuses it, a lone node or a cluster with lease `static` goes on with this warning.",
     normal: "With S3 servers that don't know `If-None-Match: *`.",
     remedy:
-      "Make sure that only one Sluice ever writes to it; for a cluster use a store that passes, or a lease outside it.",
+      "For a cluster use a store that passes, or lease type `static`. Otherwise make sure that only one Sluice ever writes to it.",
   },
   "SLU-3101": {
     title: "The store can't be reached",
