@@ -3,17 +3,7 @@ import { FollowingDatabases } from "../../../src/cluster/published-replicas.ts";
 import { StreamClient } from "../../../src/cluster/stream/client.ts";
 import { FETCH } from "../../../src/cluster/stream/messages.ts";
 import type { Replica } from "../../../src/database/replica.ts";
-import {
-  caughtUp,
-  Follower,
-  HEARTBEAT_MS,
-  identity,
-  Lead,
-  leadDatabases,
-  type LeadDatabase,
-  Place,
-  until,
-} from "./nodes.ts";
+import { caughtUp, Follower, identity, Lead, leadDatabases, type LeadDatabase, Place, until } from "./nodes.ts";
 import { Wire } from "./wire.ts";
 
 let place: Place;
@@ -60,7 +50,7 @@ async function asking(url: string): Promise<StreamClient> {
     secret: undefined,
     isCandidate: false,
     features: [FETCH],
-    heartbeatMs: HEARTBEAT_MS,
+    heartbeatMs: 200,
     onConnected: () => (isConnected = true),
   });
   place.closing(() => client.close());
