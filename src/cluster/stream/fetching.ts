@@ -15,7 +15,7 @@ const TURN_BYTES = 1024 * 1024;
  * whole log: names of the last record's epoch are of one history then, which holds every state that is a record's or has
  * such a name itself (docs/model: "receives commit … live").
  */
-export function goesOn(database: FollowingDatabase, position: Position): boolean {
+function goesOn(database: FollowingDatabase, position: Position): boolean {
   const { position: own, record } = database;
   if (own === undefined || record === undefined || position <= own) return false;
   const isOfHistory = own === record.position || epochOf(own) === record.epoch;
