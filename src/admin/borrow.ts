@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { request, type IncomingMessage } from "node:http";
 import { createInterface } from "node:readline";
 import { json } from "node:stream/consumers";
-import { codes } from "../errors/codes.ts";
+import { isErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
 import { answerError, ask } from "./client.ts";
 import type { GivenBack, LoanRequest } from "./lending.ts";
@@ -77,5 +77,5 @@ export async function borrow(
 }
 
 function errorOf({ code, error, hint }: LoanProblem): Error {
-  return code !== undefined && code in codes ? new SluiceError(code, error, { hint }) : new Error(error);
+  return code !== undefined && isErrorCode(code) ? new SluiceError(code, error, { hint }) : new Error(error);
 }

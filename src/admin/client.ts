@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { request, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
-import { codes, type ErrorCode } from "../errors/codes.ts";
+import { isErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
 import type { DatabaseStatus, NodeStatus } from "../cluster/status.ts";
 import { readOwner, socketsHere, type Owner } from "./owner.ts";
@@ -45,8 +45,8 @@ export async function databasesHere(): Promise<DatabaseStatus[]> {
 export function answerError(owner: Owner, status: number, body: unknown): Error {
   const { code, error, hint } = body as { code?: string; error?: string; hint?: string };
   const message = error ?? `process ${owner.pid} answered with status ${status}`;
-  if (code === undefined || !(code in codes)) return new Error(message);
-  return new SluiceError(code as ErrorCode, message, hint === undefined ? {} : { hint });
+  if (code === undefined || !isErrorCode(code)) return new Error(message);
+  return new SluiceError(code, message, hint === undefined ? {} : { hint });
 }
 
 async function call(

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { IncomingMessage } from "node:http";
 import type { Node } from "../cluster/node.ts";
 import { clientTls, type TlsFiles } from "../cluster/stream/tls.ts";
-import { codes, type ErrorCode } from "../errors/codes.ts";
+import { isErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
 
 /** How long a change of the primary may take, with everything. */
@@ -72,6 +72,6 @@ async function askPrimary(node: Node, to: string, { secret, tls }: PromoteOption
   }
   if (response.statusCode === 200) return void response.resume();
   const { code, error } = (await json(response).catch(() => ({}))) as { code?: string; error?: string };
-  const known = code !== undefined && code in codes ? (code as ErrorCode) : "SLU-8108";
+  const known = code !== undefined && isErrorCode(code) ? code : "SLU-8108";
   throw new SluiceError(known, error ?? `${primary.name} answered ${response.statusCode}`);
 }

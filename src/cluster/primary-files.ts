@@ -50,7 +50,8 @@ export class PrimaryFiles {
  */
 export function replaceFile(file: string, text: string, like: string): number {
   const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.tmp`);
-  const fd = openSync(temporary, "w+", 0o644);
+  rmSync(temporary, { force: true });
+  const fd = openSync(temporary, "wx+", 0o644);
   try {
     writeFileSync(fd, text);
     matchOwner(fd, like);

@@ -3,6 +3,7 @@ import { Document, parseDocument } from "yaml";
 import { SluiceError } from "../errors/error.ts";
 import { isMap, type Converted } from "./converted.ts";
 import { maskVariables, restore } from "./expand.ts";
+import { plainValue } from "./load.ts";
 import { fromLiteFs } from "./from-litefs.ts";
 import { fromLitestream } from "./from-litestream.ts";
 
@@ -27,7 +28,8 @@ export function convert(text: string, name: string): string {
   const document = parseDocument(masked.text);
   const syntax = document.errors[0];
   if (syntax) throw new SluiceError("SLU-1002", `${name}: ${restore(syntax.message.split("\n")[0]!, masked)}`);
-  const source: unknown = document.toJS();
+  const source = plainValue(document);
+  if (source instanceof Error) throw new SluiceError("SLU-1002", `${name}: ${source.message}`);
   if (!isMap(source)) throw neither(name);
   const converted = Array.isArray(source["dbs"])
     ? fromLitestream(source)

@@ -82,9 +82,20 @@ export function parseConfig(
     const { line, col } = lines.linePos(node.range?.[0] ?? 0);
     problems.push({ line, column: col, message });
   });
-  const parsed = configSchema.safeParse(document.toJS() ?? {});
+  const plain = plainValue(document);
+  if (plain instanceof Error) return { value: undefined, problems: [{ line: 1, column: 1, message: plain.message }] };
+  const parsed = configSchema.safeParse(plain ?? {});
   if (!parsed.success) for (const issue of parsed.error.issues) problems.push(...describe(issue, document, lines));
   return { value: problems.length === 0 ? parsed.data : undefined, problems };
+}
+
+/** The document's value; the error for aliases (`*name`) that would make more of it than anybody writes. */
+export function plainValue(document: Document): unknown {
+  try {
+    return document.toJS() as unknown;
+  } catch (error) {
+    return error;
+  }
 }
 
 function describe(issue: z.core.$ZodIssue, document: Document, lines: LineCounter): Problem[] {

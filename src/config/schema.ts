@@ -169,7 +169,7 @@ const proxy = z.strictObject({
   "max-header-size": size.default(16_384).describe("Request line and headers together."),
   "max-body-size": size.optional().describe("The longest body that is passed on. Default: any."),
   "replay-memory": size.default(1_048_576).describe("How much of one body is kept in memory for a replay."),
-  "replay-disk": size.default(1_073_741_824).describe("How much of one body is kept in a temporary file."),
+  "replay-disk": size.default(1_073_741_824).describe("How much of all bodies together is kept in temporary files."),
   "replay-dir": z.string().optional().describe("Where those files are. Default: the system's for temporary files."),
   "trusted-proxies": z
     .array(z.string())

@@ -20,6 +20,8 @@ const WHOLE_BYTES = 1024 * 1024;
 /** What is read first of the end of a larger file: the index of some 10,000 pages. */
 const TAIL_BYTES = 64 * 1024;
 const LENGTH_BYTES = 8;
+/** Of a page in an index: three varints, of 32, 53 and 32 bits. */
+const ENTRY_BYTES_MAX = 5 + 8 + 5;
 const SMALLEST_BYTES = HEADER_BYTES + PAGE_HEADER_BYTES + 1 + LENGTH_BYTES + TRAILER_BYTES;
 
 export interface FileHead extends LtxHeader {
@@ -70,6 +72,8 @@ export async function openLtxFile(
     readRange(store, key, { offset: tailFrom, length: TAIL_BYTES }, signal),
   ]);
   const from = framesEnd(tail, file);
+  // Before it's fetched: what says its index is larger than its pages can need is not believed.
+  if (file.sizeBytes - from > ENTRY_BYTES_MAX * (headOf(head, file).pageCount + 1) + TAIL_BYTES) throw damaged(file);
   if (from >= tailFrom) return opened(file, head, tail, undefined, parse);
   const rest = await readRange(store, key, { offset: from, length: tailFrom - from }, signal);
   const all = new Uint8Array(rest.length + tail.length);

@@ -7,6 +7,7 @@ import { writeFully } from "./write-fully.ts";
 /** Raised with every change of the file's form; another one's is not read. */
 const FORMAT = 1;
 const LENGTHS_BYTES = 8;
+const CREATED = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
 const HEAD_BYTES_MAX = 16 * 1024;
 
 /** Which bytes of which object of which store. */
@@ -53,7 +54,8 @@ export class RestoreJournal {
   constructor(path: string) {
     this.#path = path;
     try {
-      this.#fd = openSync(path, constants.O_RDWR);
+      // Nor somebody else's link of that name.
+      this.#fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
       this.#read(this.#fd);
     } catch (error) {
       if (systemErrorCode(error) === undefined) throw error;
@@ -84,7 +86,7 @@ export class RestoreJournal {
     lengths.writeUInt32LE(json.length, 0);
     lengths.writeUInt32LE(sums.byteLength, 4);
     try {
-      this.#fd ??= openSync(this.#path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o600);
+      this.#fd ??= openSync(this.#path, CREATED, 0o600);
       const pages = Buffer.from(sums.buffer, sums.byteOffset, sums.byteLength);
       writeFully(this.#fd, Buffer.concat([lengths, json, pages]), this.#end);
     } catch (error) {

@@ -245,7 +245,8 @@ async function takeAbandoned(path: string, resume: boolean, mode: number): Promi
   let taken: (Begun & { readonly bytes: number }) | undefined;
   for (const name of names.filter((name) => TEMPORARY.exec(name)?.[1] === basename(path))) {
     const temporaryPath = join(directory, name);
-    const fd = openSync(temporaryPath, "r+");
+    const fd = openOwn(temporaryPath);
+    if (fd === undefined) continue;
     // A journal that is empty says nothing.
     const bytes = resume ? await sizeOf(temporaryPath + JOURNAL_SUFFIX) : 0;
     const isMine = markAlive(fd);
@@ -266,6 +267,25 @@ async function takeAbandoned(path: string, resume: boolean, mode: number): Promi
   for (const suffix of COMPANIONS) await remove(taken.temporaryPath + suffix);
   fchmodSync(taken.fd, mode);
   return taken;
+}
+
+/**
+ * Opens what an earlier restore of this user left. In a directory that others can write to, something of that name may be
+ * theirs: a link to a file that is to be overwritten, or a pipe. Undefined for those: they are left alone.
+ */
+function openOwn(path: string): number | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    if (["ELOOP", "EMLINK", "ENXIO", "EACCES", "EISDIR", "ENOENT"].includes(systemErrorCode(error) ?? ""))
+      return undefined;
+    throw error;
+  }
+  const found = fstatSync(fd);
+  if (found.isFile() && found.nlink === 1 && found.uid === process.getuid?.()) return fd;
+  closeSync(fd);
+  return undefined;
 }
 
 async function removeTemporary(path: string): Promise<void> {

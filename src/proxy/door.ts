@@ -37,6 +37,8 @@ export class Door {
   readonly changes: Changes;
   readonly gate: WriteGate;
   readonly budget = new KeepBudget(KEPT_BYTES_MAX);
+  /** Of all bodies on disk: anybody can send any number at once. */
+  readonly diskBudget: KeepBudget;
   /** Aborts when nothing waits any longer. */
   readonly closing = new AbortController();
   isDraining = false;
@@ -52,6 +54,7 @@ export class Door {
     this.view = view;
     this.metrics = metrics;
     this.log = log;
+    this.diskBudget = new KeepBudget(config.replayDiskBytes);
     this.routes = new Routes(config.routes);
     this.signer = new HopSigner(secret);
     this.trusted = new TrustedProxies(config.trustedProxies);

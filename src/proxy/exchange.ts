@@ -262,11 +262,11 @@ export class Exchange {
 
   #keptBody({ head: { contentLength, chunked }, mode }: Incoming): RequestBody | undefined {
     if (!chunked && (contentLength ?? 0) === 0) return undefined;
-    const { config, budget, log } = this.#door;
+    const { config, budget, diskBudget, log } = this.#door;
     // Writes go to the primary at once, and are replayed only while primaries change.
     const diskBytes = mode === "write" ? 0 : config.replayDiskBytes;
     const limits = { memoryBytes: config.replayMemoryBytes, diskBytes, dir: config.replayDir };
-    const kept = new KeptBody(limits, budget, (err) =>
+    const kept = new KeptBody(limits, { memory: budget, disk: diskBudget }, (err) =>
       log.warn({ err, code: "SLU-7015" }, "a request's body could not be kept on disk"),
     );
     const tooLarge = (): void =>

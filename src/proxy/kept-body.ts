@@ -10,7 +10,7 @@ export interface KeepLimits {
   readonly dir: string;
 }
 
-/** Memory of all kept bodies together; past it, bodies go to disk at once. */
+/** Bytes of all kept bodies together: in memory, past which they go to disk at once, and on disk. */
 export class KeepBudget {
   readonly #bytesMax: number;
   usedBytes = 0;
@@ -40,18 +40,26 @@ const READ_BYTES = 64 * 1024;
 export class KeptBody {
   readonly #limits: KeepLimits;
   readonly #budget: KeepBudget;
+  readonly #disk: KeepBudget;
   readonly #failed: (error: unknown) => void;
   #chunks: Buffer[] = [];
   #memoryBytes = 0;
   #file: FileHandle | undefined;
   #fileBytes = 0;
+  /** Of the disk's budget: also what is being written. */
+  #diskBytes = 0;
   #complete = true;
   #released = false;
 
   /** `failed` hears of a disk's refusal. */
-  constructor(limits: KeepLimits, budget: KeepBudget, failed: (error: unknown) => void) {
+  constructor(
+    limits: KeepLimits,
+    { memory, disk }: { readonly memory: KeepBudget; readonly disk: KeepBudget },
+    failed: (error: unknown) => void,
+  ) {
     this.#limits = limits;
-    this.#budget = budget;
+    this.#budget = memory;
+    this.#disk = disk;
     this.#failed = failed;
   }
 
@@ -70,7 +78,10 @@ export class KeptBody {
       this.#chunks.push(chunk);
       return undefined;
     }
-    if (this.#fileBytes + chunk.length <= diskBytes) return this.#spill(chunk);
+    if (this.#fileBytes + chunk.length <= diskBytes && this.#disk.take(chunk.length)) {
+      this.#diskBytes += chunk.length;
+      return this.#spill(chunk);
+    }
     this.#drop();
     return undefined;
   }
@@ -115,6 +126,8 @@ export class KeptBody {
     this.#memoryBytes = 0;
     this.#chunks = [];
     this.#fileBytes = 0;
+    this.#disk.give(this.#diskBytes);
+    this.#diskBytes = 0;
     const file = this.#file;
     this.#file = undefined;
     file?.close().catch(() => undefined);

@@ -214,7 +214,10 @@ export class DirectoryStore implements ObjectStore {
       if (await stat(dir).catch(() => undefined)) return;
       this.#made.clear();
     }
-    const first = await mkdir(dir, { recursive: true });
+    // A backup of a database that is not for everybody isn't either; who wants it so makes the root beforehand.
+    const firstOfRoot = await mkdir(this.#root, { recursive: true, mode: 0o700 });
+    const firstBelow = await mkdir(dir, { recursive: true });
+    const first = firstOfRoot ?? firstBelow;
     if (first !== undefined) {
       for (let made = dir; made.length >= first.length; made = path.dirname(made))
         await syncDirectory(path.dirname(made));

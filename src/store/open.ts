@@ -38,7 +38,11 @@ function directoryOf(parsed: URL, url: string): string {
   // `file://data/app` is a common slip for `file:///data/app`: the first part would be taken for a machine's name.
   if (parsed.host !== "")
     throw new SluiceError("SLU-3001", `${url}: a directory's URL has three slashes: file:///path`);
-  return fileURLToPath(parsed);
+  try {
+    return fileURLToPath(parsed);
+  } catch (cause) {
+    throw new SluiceError("SLU-3001", `${url}: not a directory's URL: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** A URL as it may be shown: without user, password and query. A password may have a `/` in it that nobody has escaped. */

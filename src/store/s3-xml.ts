@@ -62,12 +62,21 @@ const NAMED: Readonly<Record<string, string>> = { amp: "&", lt: "<", gt: ">", qu
 
 function unescapeXml(value: string): string {
   return value.replace(/&(?:#(\d+)|#x([0-9a-fA-F]+)|(\w+));/g, (all, decimal, hex, name) => {
-    if (decimal !== undefined) return String.fromCodePoint(Number(decimal));
-    if (hex !== undefined) return String.fromCodePoint(Number.parseInt(hex, 16));
+    if (decimal !== undefined) return character(Number(decimal));
+    if (hex !== undefined) return character(Number.parseInt(hex, 16));
     return NAMED[name as string] ?? all;
   });
 }
 
+/** What is no character is shown as one that says so. */
+function character(code: number): string {
+  return code <= 0x10ffff ? String.fromCodePoint(code) : "\uFFFD";
+}
+
 function decodeKey(key: string): string {
-  return decodeURIComponent(key.replaceAll("+", "%20"));
+  try {
+    return decodeURIComponent(key.replaceAll("+", "%20"));
+  } catch (cause) {
+    throw new SluiceError("SLU-3104", "the reply to a listing has a key that is not URL-encoded", { cause });
+  }
 }

@@ -1,11 +1,14 @@
 import Database from "better-sqlite3";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   chmodSync,
   closeSync,
   copyFileSync,
   existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -160,6 +163,28 @@ test("what a killed restore left is removed by the next, a live one's is not", a
     "app.db",
   ]);
   closeSync(fd);
+});
+
+test("what somebody else has put there under such a name is not gone on with", async () => {
+  const victim = join(directory, "victim");
+  writeFileSync(victim, "precious");
+  const planted = (digit: string): string => join(directory, `.app.db.${digit.repeat(12)}.restoring`);
+  symlinkSync(victim, planted("a"));
+  linkSync(victim, planted("b"));
+  execFileSync("mkfifo", [planted("c")]);
+  mkdirSync(planted("d"));
+  for (const digit of ["a", "b", "c", "d"]) writeFileSync(`${planted(digit)}-parts`, "a journal");
+  const own = planted("e");
+  writeFileSync(own, "half");
+  // Where the journal of the own one should be.
+  symlinkSync(victim, `${own}-parts`);
+  const target = await RestoreTarget.create(path, { resume: true });
+  writeSync(target.fd, contents);
+  await target.sync();
+  await target.install();
+  expect(readFileSync(victim, "utf8")).toBe("precious");
+  expect(readFileSync(path)).toEqual(contents);
+  expect(lstatSync(path).isFile()).toBe(true);
 });
 
 test("room on the disk is checked before anything is fetched", async () => {

@@ -160,7 +160,9 @@ describe("kept bodies", () => {
 
   test("share one budget of memory; what is past it goes to disk", async () => {
     const budget = new KeepBudget(150);
-    const [one, two] = [1, 2].map(() => new KeptBody(limits, budget, () => undefined));
+    const [one, two] = [1, 2].map(
+      () => new KeptBody(limits, { memory: budget, disk: new KeepBudget(1e9) }, () => undefined),
+    );
     expect(one!.add(Buffer.alloc(90, "a"))).toBeUndefined();
     await two!.add(Buffer.alloc(90, "b"));
     expect(budget.usedBytes).toBe(90);
@@ -172,11 +174,28 @@ describe("kept bodies", () => {
     expect(budget.usedBytes).toBe(0);
   });
 
+  test("share one budget of the disk, whoever sends them; past it they are not kept", async () => {
+    const disk = new KeepBudget(800);
+    const budgets = { memory: new KeepBudget(0), disk };
+    const [one, two] = [1, 2].map(() => new KeptBody({ ...limits, memoryBytes: 0 }, budgets, () => undefined));
+    await one!.add(Buffer.alloc(500));
+    await two!.add(Buffer.alloc(200));
+    expect(disk.usedBytes).toBe(700);
+    await two!.add(Buffer.alloc(200));
+    expect([one!.isComplete, two!.isComplete, disk.usedBytes]).toEqual([true, false, 500]);
+    one!.release();
+    expect(disk.usedBytes).toBe(0);
+  });
+
   test("have no name on disk, not even while they are kept", async () => {
     const nodes = await start(1);
     const dir = path.join(nodes.dir, "kept");
     mkdirSync(dir);
-    const kept = new KeptBody({ ...limits, memoryBytes: 0, dir }, new KeepBudget(0), () => undefined);
+    const kept = new KeptBody(
+      { ...limits, memoryBytes: 0, dir },
+      { memory: new KeepBudget(0), disk: new KeepBudget(1e9) },
+      () => undefined,
+    );
     await kept.add(Buffer.alloc(500));
     expect(existsSync(dir) && readdirSync(dir)).toEqual([]);
     expect(openFilesIn(dir)).toBe(1);
@@ -186,7 +205,11 @@ describe("kept bodies", () => {
 
   test("that are released while the disk still writes leave no open file", async () => {
     const nodes = await start(1);
-    const kept = new KeptBody({ ...limits, memoryBytes: 0, dir: nodes.dir }, new KeepBudget(0), () => undefined);
+    const kept = new KeptBody(
+      { ...limits, memoryBytes: 0, dir: nodes.dir },
+      { memory: new KeepBudget(0), disk: new KeepBudget(1e9) },
+      () => undefined,
+    );
     const adding = kept.add(Buffer.alloc(500));
     kept.release();
     await adding;

@@ -26,6 +26,17 @@ test("the time given is the file's", async () => {
   expect((await stat(path.join(root, "times/a/b"))).mtimeMs).toBeCloseTo(1_700_000_000_123, 0);
 });
 
+test("a directory that is made is its owner's alone; one that was there is as it was made", async () => {
+  const mode = async (dir: string): Promise<number> => (await stat(path.join(root, dir))).mode & 0o777;
+  await new DirectoryStore(path.join(root, "made", "here")).put("a/b", Buffer.from("x"));
+  expect([await mode("made"), await mode("made/here")]).toEqual([0o700, 0o700]);
+  mkdirSync(path.join(root, "shared"));
+  await chmod(path.join(root, "shared"), 0o755);
+  await new DirectoryStore(path.join(root, "shared")).put("a/b", Buffer.from("x"));
+  expect(await mode("shared")).toBe(0o755);
+  expect((await mode("shared/a")) & 0o700).toBe(0o700);
+});
+
 test("what killed writers left is never listed, and removed a day later", async () => {
   const dir = path.join(root, "leftovers");
   const store = new DirectoryStore(dir);

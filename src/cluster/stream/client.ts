@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
-import type { ErrorCode } from "../../errors/codes.ts";
-import { codes } from "../../errors/codes.ts";
+import { isErrorCode } from "../../errors/codes.ts";
 import type { Attachment } from "../upstream.ts";
 import { damaged } from "./bytes.ts";
 import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
@@ -292,7 +291,7 @@ export class StreamClient {
 
   #refusal({ code, message, primary }: Content<"refusal">): SluiceError {
     if (primary !== "") this.#options.onPrimary?.(primary);
-    return new SluiceError(code in codes ? (code as ErrorCode) : "SLU-8210", message);
+    return new SluiceError(isErrorCode(code) ? code : "SLU-8210", message);
   }
 
   #receive(message: Message, sizeBytes: number, { link }: Session): void {

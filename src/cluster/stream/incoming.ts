@@ -1,8 +1,7 @@
 import { setImmediate as turn } from "node:timers/promises";
 import type { IncomingChange } from "../../database/replication.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
-import type { ErrorCode } from "../../errors/codes.ts";
-import { codes } from "../../errors/codes.ts";
+import { isErrorCode } from "../../errors/codes.ts";
 import { epochOf, formatPosition, NOTHING, type Position } from "../../ltx/position.ts";
 import { damaged } from "./bytes.ts";
 import { IncomingResync } from "./incoming-resync.ts";
@@ -288,7 +287,7 @@ export class Incoming {
   }
 
   #refused({ code, message }: Content<"refused">): void {
-    const error = new SluiceError(isCode(code) ? code : "SLU-8212", message);
+    const error = new SluiceError(isErrorCode(code) ? code : "SLU-8212", message);
     this.#reset("refused");
     this.#parts.onProblem(error);
     if (code === "SLU-8207") return this.#failed.reject(error);
@@ -380,8 +379,4 @@ export class Incoming {
     this.#resync = undefined;
     this.#takenBytes = this.#toldBytes = 0;
   }
-}
-
-function isCode(code: string): code is ErrorCode {
-  return code in codes;
 }

@@ -60,7 +60,9 @@ class SeedChange implements IncomingChange {
     try {
       mkdirSync(path.dirname(file), { recursive: true });
       // As a restored file: applications may run as another user.
-      this.#fd = openSync(this.#temporary, "w", 0o644);
+      // Of a copy that was killed, or a link that somebody has put there.
+      rmSync(this.#temporary, { force: true });
+      this.#fd = openSync(this.#temporary, "wx", 0o644);
     } catch (error) {
       throw fileError(error, this.#temporary, "create");
     }

@@ -1,4 +1,14 @@
-import { closeSync, openSync, readdirSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import path from "node:path";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -45,6 +55,19 @@ function scatter(app: LeadDatabase, rows: number): void {
 }
 
 describe("a comparison with the primary", () => {
+  it("copies a database to its place, and not to where somebody's link leads", async () => {
+    const [app] = (await leadDatabases(place, "app.db")) as [LeadDatabase];
+    const lead = await Lead.open(place, [app]);
+    const one = new Follower(place, "one");
+    const victim = path.join(place.dir, "victim");
+    writeFileSync(victim, "precious");
+    mkdirSync(one.dir);
+    symlinkSync(victim, `${one.path("app.db")}.seeding`);
+    one.client.follow(lead.url);
+    await caughtUp(app, await one.start("app.db"));
+    expect(readFileSync(victim, "utf8")).toBe("precious");
+  });
+
   it("moves what differs, not the database", async () => {
     const file = path.join(place.dir, "lead", "app.db");
     const first = await LeadDatabase.open(file, "app.db");
