@@ -24,25 +24,6 @@ test("works through symbolic links, absolute and relative", async () => {
   expect(stdout).toBe(`${version}\n`);
 });
 
-test("runs the built program in an installed package, with the Node.js on the PATH", async () => {
-  const installed = path.join(dir, "lib/node_modules/sluice");
-  mkdirSync(installed, { recursive: true });
-  const tsc = path.join(root, "node_modules/.bin/tsc");
-  await execFileAsync(tsc, ["-p", path.join(root, "tsconfig.build.json"), "--outDir", path.join(installed, "dist")]);
-  for (const name of ["bin", "package.json"])
-    cpSync(path.join(root, name), path.join(installed, name), { recursive: true });
-  // What npm would install beside the package; without the project's own Node.js.
-  const libraries = path.join(dir, "lib/node_modules");
-  for (const name of ["commander", "zod", "yaml", "pino"])
-    symlinkSync(path.join(root, "node_modules", name), path.join(libraries, name));
-  const env = { ...environment(), PATH: `${path.dirname(process.execPath)}:${process.env["PATH"]}` };
-  const { stdout } = await execFileAsync(path.join(installed, "bin/sluice"), ["version", "--json"], { env });
-  expect(JSON.parse(stdout)).toEqual({ version, node: process.version });
-  writeFileSync(path.join(dir, "sluice.yml"), "dbs: [{ path: a.db, store: s3://b/a }]\n");
-  const check = await execFileAsync(path.join(installed, "bin/sluice"), ["config", "check"], { env, cwd: dir });
-  expect(check.stdout).toContain("ok");
-}, 60_000);
-
 test("says which Node.js it needs", async () => {
   const bare = path.join(dir, "bare");
   mkdirSync(path.join(bare, "bin"), { recursive: true });
