@@ -38,7 +38,7 @@ interface Running {
  *   when a waited one fails, when a long-running one ends, or by `stop`.
  * running: until the first long-running command ends, or `stop`. Without a long-running command only `stop` ends it.
  *   A change of the role stops what runs in the other role only, and starts what runs in the new one only; an entry with
- *   `wait` runs once in the life of this process.
+ *   `wait` runs to its end once in the life of this process.
  * stopping: every command that still runs was sent the signal; SIGKILL to all after the limit. Then the guardian ends
  *   what the commands left behind, within the rest of the limit.
  */
@@ -117,6 +117,8 @@ export class Application {
     const over = [...this.#running].filter(({ entry }) => !wanted.has(entry));
     for (const running of over) {
       running.isLeaving = true;
+      // It didn't get to its end: whoever is the primary next runs it, this node too.
+      this.#waited.delete(running.entry);
       running.command.signal("SIGTERM", false);
       const kill = setTimeout(() => running.command.signal("SIGKILL", true), this.#options.stopLimitMs);
       void running.command.exited.then(() => clearTimeout(kill));

@@ -203,3 +203,20 @@ test("a change of the role stops what is for the other one only, and starts what
   sluice.child.kill("SIGTERM");
   await sluice.ended();
 });
+
+test("a waited command that a change of the role has broken off runs again when its role comes back", async () => {
+  const exec = [
+    { cmd: "sh -c 'echo begun; sleep 2; echo migrated'", on: "primary", wait: true },
+    { cmd: "sh -c 'echo serving; sleep 100'", on: "any" },
+  ];
+  await using sluice = new SluiceProcess(list(...exec));
+  await sluice.printed("begun");
+  sluice.child.kill("SIGURG");
+  await sluice.printed("serving");
+  expect(sluice.stdout).toBe("begun\nserving\n");
+  sluice.child.kill("SIGURG");
+  await eventually("migrated", () => sluice.stdout.includes("migrated"));
+  expect(sluice.stdout).toBe("begun\nserving\nbegun\nmigrated\n");
+  sluice.child.kill("SIGTERM");
+  await sluice.ended();
+});
