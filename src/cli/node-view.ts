@@ -103,7 +103,8 @@ export class ServedNode implements NodeView {
     const bad = this.#node.databases.find(
       ({ state }) => !["protected", "following", "waiting", "taking-over"].includes(state),
     );
-    return bad && `${bad.name} is ${bad.state}`;
+    // Which one is nobody's business who can ask the front door.
+    return bad && `a database is ${bad.state}`;
   }
 
   #find(db: string): ProtectedDatabase | undefined {

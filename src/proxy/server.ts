@@ -5,6 +5,7 @@ import type { Duplex } from "node:stream";
 import { SluiceError } from "../errors/error.ts";
 import { Door, type DoorOptions } from "./door.ts";
 import { Exchange } from "./exchange.ts";
+import { connectionsWithin, openFilesMax } from "./open-files.ts";
 import { Refusal, refuseRaw } from "./refusal.ts";
 import { Upgrade } from "./upgrade.ts";
 import type { Pause } from "./write-gate.ts";
@@ -41,7 +42,12 @@ export class FrontDoor {
       requireHostHeader: true,
     });
     const server = this.#server;
-    server.maxConnections = connectionsMax;
+    server.maxConnections = connectionsWithin(connectionsMax, openFilesMax());
+    if (server.maxConnections < connectionsMax)
+      options.log.warn(
+        { connections: server.maxConnections, wanted: connectionsMax },
+        "this process may open too few files for `proxy.max-connections`: there are fewer connections (`ulimit -n`)",
+      );
     // Headers are limited by their bytes. A limit of their number would drop some without a word.
     server.maxHeadersCount = 0;
     const serve = (request: IncomingMessage, response: ServerResponse): void => this.#serve(request, response);
