@@ -62,6 +62,8 @@ export class Guardian {
   #nextId = 1;
   #closing = false;
   #isEnding = false;
+  /** It has ended, for this reason. */
+  #gone: SluiceError | undefined;
   /** Resolves when the guardian ended without being asked, and after the application was killed (SLU-6006). */
   readonly lost: Promise<SluiceError>;
 
@@ -151,13 +153,15 @@ export class Guardian {
 
   /**
    * Lets the guardian hold the open files of `descriptors`, too, under `key` (instead of those it has there), so that
-   * their locks live until the application is dead. Nothing happens once it's being ended. Throws SLU-6011.
+   * their locks live until the application is dead. Nothing happens once it's being ended. Throws SLU-6006 when the
+   * guardian is gone, SLU-6011.
    */
   hold(key: string, descriptors: readonly number[]): Promise<void> {
     if (this.#isEnding) return Promise.resolve();
     const held = this.#holding.then(
       () =>
         new Promise<void>((done, fail) => {
+          if (this.#gone !== undefined) return fail(this.#gone);
           this.#held = { done, fail };
           try {
             sendDescriptors(this.#files, descriptors);
@@ -228,6 +232,7 @@ export class Guardian {
   /** The guardian is gone: whatever it left behind has fallen to this process. */
   async #over(why: string): Promise<SluiceError> {
     const error = new SluiceError("SLU-6006", `the guardian ended (${why})`);
+    this.#gone = error;
     if (!this.#closing) await killDescendants(this.#spared, this.#spared);
     closeSync(this.#files);
     for (const id of this.#starting.keys()) this.#fail(id, error);

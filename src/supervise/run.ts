@@ -65,7 +65,8 @@ const SAME_SIGNAL_MS = 200;
 /**
  * What `sluice run` does, once the configuration is read: the databases first, then the application, then the drain.
  *
- * preparing: an earlier life's guardian is ended, a new one starts, and then the node. A stop signal ends it without the application.
+ * preparing: an earlier life's guardian is ended, a new one starts, and then the node. A stop signal, or the guardian's loss,
+ *   ends it without the application.
  * running: the application runs under its guardian. Left when it ends, by a stop signal (after the node has left), when the guardian is lost, or
  *   when the node can't go on. Without a command, only the last three.
  * draining: nothing of the application is left; the node drains.
@@ -121,12 +122,19 @@ class Run {
     return status === 0 && !drained && entries.length === 0 ? 1 : status;
   }
 
-  /** Until the node is ready, or a stop signal comes: a restore may take long, and `stop` breaks it off. */
+  /**
+   * Until the node is ready, or a stop signal comes: a restore may take long, and `stop` breaks it off. Throws SLU-6006 when
+   * the guardian is lost meanwhile: nobody could hold a closed gate.
+   */
   async #prepared(): Promise<void> {
     const { stopping } = this.#signals;
     const started = this.#options.node.start(stopping, this.#guardian);
     started.catch(() => {});
-    await Promise.race([started, stopping.aborted ? undefined : once(stopping, "abort")]);
+    const lost = this.#guardian?.lost.then((error) => {
+      throw error;
+    });
+    lost?.catch(() => {});
+    await Promise.race([started, stopping.aborted ? undefined : once(stopping, "abort"), ...(lost ? [lost] : [])]);
     stopping.throwIfAborted();
   }
 

@@ -118,6 +118,15 @@ test("orphans that ended don't stay as zombies of the guardian", async () => {
   expect(zombies()).not.toContain("Z");
 });
 
+test("kill -9 of the guardian while the node still prepares: Sluice ends", async () => {
+  await using sluice = new SluiceProcess(["--start-ms", "100000", "--", "sleep", "100"]);
+  await eventually("the node starts", () => sluice.notes.includes("start"));
+  process.kill(await sluice.guardianPid, "SIGKILL");
+  expect(await sluice.ended()).toBe(1);
+  expect(sluice.log.join()).toContain("SLU-6006");
+  expect(sluice.notes).toEqual(["start", "stop", "status 1"]);
+});
+
 describe("the next start", () => {
   test("ends what an earlier life left, before the node starts", async () => {
     await using first = startShape("subprocess with close_fds");
