@@ -43,7 +43,7 @@ const STEP_PAGES = 2_000;
  */
 export async function copyOut(db: string, to: string, options: CopyOptions = {}): Promise<Copied> {
   const { force = false, integrityCheck = "quick", signal } = options;
-  const target = await RestoreTarget.create(to, { force });
+  const target = await RestoreTarget.create(to, { force, like: db });
   try {
     const owner = readOwner(db);
     const position = owner === undefined ? undefined : await copyFromSluice(owner, db, target, options);

@@ -49,7 +49,7 @@ export async function extractQuarantined(options: ExtractOptions): Promise<Extra
   if (entry.problem !== undefined) {
     throw new SluiceError("SLU-1011", `${entry.path}: ${entry.problem}`);
   }
-  const target = await RestoreTarget.create(to, { force });
+  const target = await RestoreTarget.create(to, { force, like: options.database });
   try {
     let built: Built | undefined;
     const problems: string[] = [];

@@ -31,6 +31,8 @@ export interface TargetOptions {
   readonly force?: boolean;
   /** Go on with what an earlier restore to the same target has left, and note what is done (`journal`). */
   readonly resume?: boolean;
+  /** The database of which it is a copy: where nothing is replaced, who can't read that can't read this either. */
+  readonly like?: string;
 }
 
 /** A temporary file, and its descriptor, which holds the lock. */
@@ -83,13 +85,14 @@ export class RestoreTarget implements Disposable {
    * one of them. Throws SLU-4505 when there is a file at `path` and not `force`, SLU-4511 when the directory can't be written.
    */
   static async create(path: string, options: TargetOptions = {}): Promise<RestoreTarget> {
-    const { force = false, resume = false } = options;
+    const { force = false, resume = false, like } = options;
     const real = await realpath(path).catch(() => resolve(path));
     const old = await stat(real).catch(() => undefined);
     if (old !== undefined) await refuseExisting(real, old, force);
     try {
       // As SQLite creates databases (SQLITE_DEFAULT_FILE_PERMISSIONS), or never wider than the file it will replace.
-      const mode = old === undefined ? 0o644 : old.mode & 0o666;
+      const pattern = old ?? (like === undefined ? undefined : await stat(like).catch(() => undefined));
+      const mode = pattern === undefined ? 0o644 : pattern.mode & 0o666;
       return new RestoreTarget(real, (await takeAbandoned(real, resume, mode)) ?? begin(real, mode), options, old);
     } catch (error) {
       throw writeError(real, error);

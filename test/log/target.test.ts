@@ -115,6 +115,20 @@ test("killed after the old file's WAL is gone, the old database is whole", async
   old.close();
 });
 
+test("a copy of a database is for nobody who can't read that; what it replaces goes before it", async () => {
+  const like = join(directory, "like.db");
+  writeFileSync(like, "x", { mode: 0o600 });
+  const copy = async (): Promise<number> => {
+    const target = await RestoreTarget.create(path, { like, force: true });
+    expect(statSync(target.temporaryPath).mode & 0o077).toBe(0);
+    await target.install();
+    return statSync(path).mode & 0o777;
+  };
+  expect(await copy()).toBe(0o600);
+  chmodSync(like, 0o666);
+  expect(await copy()).toBe(0o600);
+});
+
 test("a database that is open is not replaced", async () => {
   const db = makeDatabase(path);
   await expect(restoreTo(path, { force: true })).rejects.toSatisfy(coded("SLU-4516"));
