@@ -179,6 +179,7 @@ async function clusterOf(
         nodeId,
         name: own.name,
         advertise,
+        noteDir: noteDir(config),
         secret,
         tls,
         isCandidate: candidate,

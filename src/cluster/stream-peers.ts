@@ -4,6 +4,7 @@ import type { Replica } from "../database/replica.ts";
 import { SluiceError } from "../errors/error.ts";
 import type { Node } from "./node.ts";
 import { FetchAhead } from "./fetch-ahead.ts";
+import { KnownNodes } from "./known-nodes.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { LeadingDatabases } from "./published-databases.ts";
 import { FollowingDatabases } from "./published-replicas.ts";
@@ -19,6 +20,8 @@ export interface StreamPeersOptions {
   readonly nodeId: string;
   readonly name: string;
   readonly advertise: string;
+  /** Where this node keeps what is no single database's. */
+  readonly noteDir: string;
   readonly secret: string | undefined;
   readonly tls: TlsFiles | undefined;
   readonly isCandidate: boolean;
@@ -40,8 +43,10 @@ export class StreamPeers implements Peers {
   /** How records of the primary that was followed last name this life. */
   readonly #members = new Set<number>();
   #memberOf = "";
-  /** Where other nodes are: the primary that was followed last, and those that it has told of or that followed this one. */
-  readonly met = new Map<string, string>();
+  /** The primary that was followed last, those that it has told of, and those that followed this one. */
+  readonly known: KnownNodes;
+  /** The primary has handed over to this node: it has everything, and nobody needs to be asked. */
+  #isCalled = false;
   readonly #ahead: FetchAhead;
   /** Databases that the primary has no more, with what takes that back. */
   readonly #gone = new Map<string, () => void>();
@@ -49,8 +54,9 @@ export class StreamPeers implements Peers {
   readonly client: StreamClient;
 
   constructor(options: StreamPeersOptions) {
-    const { node, secret, tls, isCandidate, onProblem, onFetched = () => undefined, heartbeatMs } = options;
+    const { node, nodeId, secret, tls, isCandidate, onProblem, onFetched = () => undefined, heartbeatMs } = options;
     this.#options = options;
+    this.known = new KnownNodes(options.noteDir);
     this.#published = new LeadingDatabases(() => node.databases);
     const identity = (): NodeIdentity => this.#identity();
     this.server = new StreamServer({
@@ -76,11 +82,13 @@ export class StreamPeers implements Peers {
         if (nodeId !== this.#memberOf) this.#members.clear();
         this.#memberOf = nodeId;
         this.#members.add(member);
+        this.#isCalled = false;
         this.#meet(nodeId, this.client.url ?? "");
       },
       onMembers: (members) => {
-        for (const known of this.met.keys()) if (known !== this.#memberOf) this.met.delete(known);
-        for (const { id, advertise } of members) this.#meet(id, advertise);
+        const others = members.map(({ id, advertise }) => [id, advertise] as const);
+        const all = [[this.#memberOf, this.client.url ?? ""] as const, ...others];
+        this.known.replace(all.filter(([id, url]) => id !== nodeId && url !== ""));
       },
       placeRecords: (name, signal) => node.placeRecords(name, signal),
       onProblem,
@@ -93,7 +101,10 @@ export class StreamPeers implements Peers {
         // Nobody says any more what there is: nothing is taken for deleted.
         for (const cancel of this.#gone.values()) cancel();
       },
-      onCalled: () => node.lookAtLease(),
+      onCalled: () => {
+        this.#isCalled = true;
+        node.lookAtLease();
+      },
       onPrimary: () => node.lookAtLease(),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
     });
@@ -102,7 +113,7 @@ export class StreamPeers implements Peers {
       secret,
       ...(tls && { tls }),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
-      urls: () => this.met.values(),
+      urls: () => this.known.urls,
       onFetched,
       onProblem,
     });
@@ -195,11 +206,11 @@ export class StreamPeers implements Peers {
   }
 
   fetchAhead(name: string, replica: Replica, signal: AbortSignal): Promise<void> {
-    return this.#ahead.fetch(name, replica, signal);
+    return this.#isCalled ? Promise.resolve() : this.#ahead.fetch(name, replica, signal);
   }
 
   #meet(nodeId: string, url: string): void {
-    if (url !== "" && nodeId !== this.#options.nodeId) this.met.set(nodeId, url);
+    if (url !== "" && nodeId !== this.#options.nodeId) this.known.add(nodeId, url);
   }
 
   /** A database that is opened anew goes away for a moment, too. */

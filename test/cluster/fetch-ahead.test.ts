@@ -23,7 +23,7 @@ async function apart(): Promise<void> {
   await (await cluster.connect("c", { candidate: false }, lazy("c"))).start();
   await expect.poll(() => cluster.nodes.get("a")!.replicas.length, patient).toBe(2);
   await expect.poll(() => [positionOf("b"), positionOf("c")], patient).toEqual([positionOf("a"), positionOf("a")]);
-  await expect.poll(() => [...cluster.peers.get("b")!.met.keys()].toSorted(), patient).toEqual(["a", "c"]);
+  await expect.poll(() => cluster.peers.get("b")!.known.ids.toSorted(), patient).toEqual(["a", "c"]);
   cluster.peers.get("b")!.client.follow(undefined);
   await cluster.sqlBeside("a", 10, "insert into t values(2)", "insert into t values(3)");
   await expect.poll(() => positionOf("c"), patient).toBe(positionOf("a"));

@@ -132,6 +132,7 @@ export class TestCluster {
         nodeId: name,
         name,
         advertise,
+        noteDir: this.at(name),
         secret: undefined,
         tls: undefined,
         isCandidate: options.candidate ?? true,
