@@ -8,6 +8,7 @@ import os from "node:os";
 import path from "node:path";
 import { peers } from "../test/peers/peers.ts";
 import { idleCluster, resumed } from "./figures/clusters.ts";
+import { doors, doorWhileCapturing, groupCommit, ledger } from "./figures/doors.ts";
 import { idleOne, many } from "./figures/idle.ts";
 import { commitToCaptured, commitToStore } from "./figures/latency.ts";
 import { replicas } from "./figures/replicas.ts";
@@ -29,6 +30,10 @@ const figures = [
   ...replicas(),
   resumed(),
   idleCluster(),
+  doors(),
+  doorWhileCapturing(),
+  groupCommit(),
+  ledger(),
 ];
 
 const parts = process.argv.slice(2);

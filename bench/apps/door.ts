@@ -1,5 +1,5 @@
 /**
- * One front door in a process of its own, for `bench/proxy.ts`: `door.ts primary APP` or `door.ts replica APP PRIMARY`,
+ * One front door in a process of its own, for `bench/figures/doors.ts`: `door.ts primary APP` or `door.ts replica APP PRIMARY`,
  * ports of 127.0.0.1. Prints its port, and on each line that it reads its resident memory and processor time.
  */
 import { createInterface } from "node:readline";

@@ -1,7 +1,3 @@
-/**
- * Measures the front door and prints a table: `node bench/proxy.ts`. Application, front doors and load are processes of
- * their own; requests with and without the front door take turns.
- */
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
 import { request as send } from "node:http";
@@ -9,21 +5,21 @@ import { connect, type Socket } from "node:net";
 import path from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { quantile } from "./lib/report.ts";
 
-const CONNECTIONS = 32;
+export const CONNECTIONS = 32;
 const SECONDS = 6;
-const RATE = 500;
+export const RATE = 500;
 const UPLOAD_BYTES = 1e9;
 
-class Process implements AsyncDisposable {
+/** A script of `bench/apps` that prints its port, and what it used on each line that it reads. */
+export class Process implements AsyncDisposable {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
   readonly #lines: AsyncIterator<string>;
   readonly #reader: Interface;
   port = 0;
 
   constructor(script: string, ...args: readonly (string | number)[]) {
-    const file = path.join(import.meta.dirname, "apps", script);
+    const file = path.join(import.meta.dirname, "../apps", script);
     this.#child = spawn(process.execPath, ["--expose-gc", "--max-semi-space-size=4", file, ...args.map(String)], {
       stdio: ["pipe", "pipe", "inherit"],
     });
@@ -91,7 +87,7 @@ class Client {
 }
 
 /** As many requests as come through, and the processor time that the front door took for each. */
-async function throughput(door: Process): Promise<{ perSecond: number; perCore: number }> {
+export async function throughput(door: Process): Promise<{ perSecond: number; perCore: number }> {
   const clients = Array.from({ length: CONNECTIONS }, () => new Client(door.port));
   let count = 0;
   let end = performance.now() + 1500;
@@ -114,8 +110,12 @@ async function throughput(door: Process): Promise<{ perSecond: number; perCore: 
   return { perSecond: count / seconds, perCore: count / cpu };
 }
 
+export interface Listens {
+  readonly port: number;
+}
+
 /** Latency at a fixed rate, directly and through the front door in turns; a late answer delays no other request. */
-async function latency(app: Process, door: Process): Promise<{ direct: number[]; through: number[] }> {
+export async function latency(app: Listens, door: Listens): Promise<{ direct: number[]; through: number[] }> {
   const pools = [app, door].map((process) => ({ free: [] as Client[], port: process.port, took: [] as number[] }));
   const start = performance.now();
   const total = RATE * SECONDS * 2;
@@ -145,7 +145,7 @@ async function latency(app: Process, door: Process): Promise<{ direct: number[];
 }
 
 /** Uploads through a replica's front door; both front doors' growth at its highest. */
-async function upload(primary: Process, replica: Process): Promise<{ grown: number[]; seconds: number }> {
+export async function upload(primary: Process, replica: Process): Promise<{ grown: number[]; seconds: number }> {
   await put(replica.port, 50e6);
   const before = await Promise.all([primary, replica].map(async (door) => (await door.measure("gc")).rss));
   for (const door of [primary, replica]) await door.measure("reset");
@@ -170,21 +170,3 @@ async function put(port: number, bytes: number): Promise<string> {
   for await (const part of response) text += String(part);
   return text;
 }
-
-await using app = await new Process("small-app.ts").ready();
-await using primary = await new Process("door.ts", "primary", app.port).ready();
-await using replica = await new Process("door.ts", "replica", app.port, primary.port).ready();
-
-const rate = await throughput(replica);
-const { direct, through } = await latency(app, replica);
-const added = [0.5, 0.99].map((q) => quantile(through, q) - quantile(direct, q));
-const { grown, seconds } = await upload(primary, replica);
-const rows = [
-  ["small GET through the proxy, one core", "≥ 4000/s", `${rate.perCore.toFixed(0)}/s`],
-  [`the same as it came, ${CONNECTIONS} connections, all on this machine`, "", `${rate.perSecond.toFixed(0)}/s`],
-  [`added latency at ${RATE}/s, p50 / p99`, "≤ 0.5 / 3 ms", added.map((ms) => ms.toFixed(2)).join(" / ") + " ms"],
-  [`1 GB upload forwarded in ${seconds.toFixed(1)} s, RSS growth: replica`, "≤ 30 MB", `${grown[1]!.toFixed(1)} MB`],
-  ["the same, primary", "≤ 30 MB", `${grown[0]!.toFixed(1)} MB`],
-];
-console.log("| figure | must reach | measured |\n| --- | --- | --- |");
-for (const row of rows) console.log(`| ${row.join(" | ")} |`);
