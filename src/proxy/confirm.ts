@@ -43,8 +43,8 @@ async function durable(door: Door, release: Release, waited: Waited, signal: Abo
   const limit = new Deadline(door.config.durabilityTimeoutMs, signal, door.closing.signal);
   const start = performance.now();
   const wait = async (): Promise<number> => {
-    const made = await within(door.view.created(waited.known) ?? NONE, limit.signal);
-    const all = [...waited.positions, ...made];
+    const made = door.view.created(waited.known);
+    const all = made === undefined ? waited.positions : [...waited.positions, ...(await within(made, limit.signal))];
     await Promise.all(all.map(({ db, position }) => door.view.waitDurable(db, position, level, limit.signal)));
     return all.length;
   };
@@ -75,7 +75,8 @@ export async function named(
   if (made === undefined && !positions.some(isUnnamed)) return positions;
   const limit = new Deadline(door.config.readTimeoutMs, signal, door.closing.signal);
   try {
-    if ((await within(made ?? NONE, limit.signal)).length === 0 && !positions.some(isUnnamed)) return positions;
+    const isNew = made !== undefined && (await within(made, limit.signal)).length > 0;
+    if (!isNew && !positions.some(isUnnamed)) return positions;
     for (;;) {
       const now = door.view.positions();
       if (!now.some(isUnnamed)) return now;
@@ -88,8 +89,6 @@ export async function named(
     limit.end();
   }
 }
-
-const NONE: Promise<readonly DatabasePosition[]> = Promise.resolve([]);
 
 /** The promise's outcome, or the signal's reason, whichever comes first. */
 async function within<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
