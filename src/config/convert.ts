@@ -25,7 +25,7 @@ export function convertFile(file: string): string {
 export function convert(text: string, name: string): string {
   // Both also expand $VAR without braces.
   const masked = maskVariables(text.replaceAll(/\$([A-Za-z_]\w*)/g, "${$1}"));
-  const document = parseDocument(masked.text);
+  const document = parseDocument(masked.text, { logLevel: "error" });
   const syntax = document.errors[0];
   if (syntax) throw new SluiceError("SLU-1002", `${name}: ${restore(syntax.message.split("\n")[0]!, masked)}`);
   const source = plainValue(document);

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { isMap, LineCounter, parseDocument, type Document } from "yaml";
+import { type Document, isMap, isNode, isScalar, LineCounter, type Node, parseDocument, visit } from "yaml";
 import type { z } from "zod";
 import { SluiceError } from "../errors/error.ts";
 import type { Config } from "./config.ts";
@@ -68,13 +68,18 @@ export function parseConfig(
 ): { readonly value: ConfigFile | undefined; readonly problems: readonly Problem[] } {
   const lines = new LineCounter();
   const masked = maskVariables(text);
-  const document = parseDocument(masked.text, { lineCounter: lines });
+  const document = parseDocument(masked.text, { lineCounter: lines, logLevel: "error" });
   const syntax = document.errors[0];
   if (syntax) {
     // What comes after the first is mostly its consequence.
     const { line, col } = lines.linePos(syntax.pos[0]);
     const message = restore(syntax.message.split("\n")[0]!.replace(/ at line \d+, column \d+:?$/, ""), masked);
     return { value: undefined, problems: [{ line, column: col, message }] };
+  }
+  const odd = oddKey(document);
+  if (odd !== undefined) {
+    const { line, col } = lines.linePos(odd.range?.[0] ?? 0);
+    return { value: undefined, problems: [{ line, column: col, message: "a key that is no text: {{ is not {" }] };
   }
   const problems: Problem[] = [];
   // As LiteFS does: shells know HOSTNAME, but few export it.
@@ -87,6 +92,21 @@ export function parseConfig(
   const parsed = configSchema.safeParse(plain ?? {});
   if (!parsed.success) for (const issue of parsed.error.issues) problems.push(...describe(issue, document, lines));
   return { value: problems.length === 0 ? parsed.data : undefined, problems };
+}
+
+/**
+ * A key that is a map or a list: `{{ a: b }}` has one. It must go before variables are expanded, because what is unknown
+ * is named, and a secret may be in it.
+ */
+function oddKey(document: Document): Node | undefined {
+  let found: Node | undefined;
+  visit(document, {
+    Pair(_, { key }) {
+      if (!isScalar(key) && isNode(key)) found ??= key;
+      return found && visit.BREAK;
+    },
+  });
+  return found;
 }
 
 /** The document's value; the error for aliases (`*name`) that would make more of it than anybody writes. */

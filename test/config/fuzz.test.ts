@@ -22,7 +22,7 @@ dbs:
   - { path: /a, store: "s3://me:${SECRET}@bucket/a?secret-access-key=${SECRET}", sync-interval: 10s }
   - { dir: /t, recursive: true, pattern: "*.x", replica: { type: s3, bucket: b, access-key-id: x, secret-access-key: ${SECRET} } }
 node: { name: "\${HOSTNAME}", listen: ":20202", advertise: "http://a:1" }
-cluster: { secret: "\${SECRET}", tls: { cert: c, key: k } }
+cluster: { secret: \${SECRET}, tls: { cert: c, key: k } }
 lease: { type: etcd, etcd: { url: "http://h:1", key: k, username: u, password: ${SECRET} } }
 proxy: { listen: ":1", app: "http://127.0.0.1:2", routes: [{ path: "/*", mode: pass }], trusted-proxies: [10.0.0.0/8] }
 exec: [{ cmd: "serve --token ${SECRET}", on: primary, wait: true }]
@@ -47,6 +47,14 @@ fuzz("a changed configuration is read, or its problems are named; nothing of it 
     expect(explain(resolved).text).not.toContain("hunter3");
   }),
 );
+
+test("a secret in a key is not in the problem", () => {
+  for (const text of ["cluster: {{ secret: ${SECRET} }}", '? { a: "${SECRET}" }\n: 1', "? [*a, &a ${SECRET}]\n: 1"]) {
+    const { problems } = parseConfig(`dbs: [{ path: a, store: b }]\n${text}\n`, env);
+    expect(problems).toHaveLength(1);
+    expect(JSON.stringify(problems)).not.toContain("hunter");
+  }
+});
 
 test("a configuration that would fill the memory, or goes round in a circle, is refused", () => {
   for (const text of [bomb, "dbs: &a [*a]"]) expect(parseConfig(text, env).problems.length).toBeGreaterThan(0);

@@ -33,7 +33,12 @@ function place(bytes: Uint8Array, value: number): number {
 }
 
 function spliced(bytes: Uint8Array, from: number, removed: number, added: Uint8Array): Uint8Array {
-  return Uint8Array.from([...bytes.subarray(0, from), ...added, ...bytes.subarray(from + removed)]);
+  const rest = bytes.subarray(from + removed);
+  const all = new Uint8Array(from + added.length + rest.length);
+  all.set(bytes.subarray(0, from));
+  all.set(added, from);
+  all.set(rest, from + added.length);
+  return all;
 }
 
 /** One change to some bytes, of the kinds that find most: bits, numbers of the edges, pieces that go, come twice, or move. */
