@@ -451,6 +451,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         await placeLog(this.#context, replica, turn);
         await cluster.upstream.fetchAhead(this.name, replica, turn);
         await assertEligible(this.#context, replica, cluster, turn);
+        turn.throwIfAborted();
         await this.#engine.keep();
       }
       const database = await this.#engine.toDatabase();

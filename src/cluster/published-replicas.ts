@@ -86,7 +86,7 @@ class Following implements PublishedDatabase {
     return () => undefined;
   }
 
-  holds(): boolean {
-    return true;
+  holds(position: Position, checksum: bigint): boolean {
+    return this.#replica.had(position, checksum);
   }
 }

@@ -57,6 +57,15 @@ export class AppliedJournal {
     return undefined;
   }
 
+  /** Whether the state of this name was here, with this content. False also where the entry is gone. */
+  has(position: Position, checksum: bigint): boolean {
+    const bytes = Buffer.alloc(this.#bytes);
+    readAt(this.#fd, bytes, bytes.length, 0);
+    for (let at = bytes.length - ENTRY_BYTES; at >= 0; at -= ENTRY_BYTES)
+      if (bytes.readBigUInt64BE(at) === position && bytes.readBigUInt64BE(at + 8) === checksum) return true;
+    return false;
+  }
+
   /** Throws SLU-2008 to SLU-2010 with the entry left out. */
   append(state: AppliedState): void {
     fill(state);

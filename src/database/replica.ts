@@ -148,6 +148,12 @@ export class Replica implements ReplicaDatabase {
     this.onPlaced(record);
   }
 
+  /** Whether this database was once in the state of this name, with this content, as far as it remembers. */
+  had(position: Position, checksum: bigint): boolean {
+    if (position === this.position) return checksum === this.checksum;
+    return this.#followed.journal.has(position, checksum);
+  }
+
   /**
    * A consistent picture, for a node that takes over and asks what others have. Ends with the replica, or after half a
    * minute; backfills wait for it, changes don't. Throws SLU-2012 where its state has no name.

@@ -16,16 +16,19 @@ test("a primary that lost its last commits with the power gets them back from a 
   const options = { lease: "{ type: store, ttl: 1m }", db: "sync-interval: 1h" };
   await nodes.start("a", options);
   await nodes.until("a", "primary", ({ role }) => role === "primary");
-  await nodes.sql("a", "create table t(x)", "insert into t values(1)");
+  await nodes.sql("a", "create table t(x)");
   await nodes.reaches("a", "protected");
+  await nodes.sql("a", "insert into t values(1)");
   await nodes.sync("a");
   await nodes.start("b", options);
   await nodes.until("a", "a replica", ({ replicas }) => replicas.length === 1);
+  await nodes.sql("a", "insert into t values(2)");
+  await expect.poll(() => rows("b"), patient).toBe("[(1,), (2,)]");
   // The disk as it will be after the power loss: synced, but not to the end.
   const disk = nodes.at("disk");
   cpSync(nodes.at("a"), disk, { recursive: true });
-  await nodes.sql("a", "insert into t values(2)", "insert into t values(3)");
-  await expect.poll(() => rows("b"), patient).toBe("[(1,), (2,), (3,)]");
+  await nodes.sql("a", "insert into t values(3)", "insert into t values(4)");
+  await expect.poll(() => rows("b"), patient).toBe("[(1,), (2,), (3,), (4,)]");
   nodes.kill("a");
   await nodes.over("a");
   rmSync(nodes.at("a"), { recursive: true });
@@ -33,11 +36,11 @@ test("a primary that lost its last commits with the power gets them back from a 
   rmSync(nodes.at("a", "app.db-shm"));
 
   await nodes.start("a", options);
-  await nodes.until("a", "primary", ({ role }) => role === "primary");
-  expect(await rows("a")).toBe("[(1,), (2,), (3,)]");
-  await nodes.sql("a", "insert into t values(4)");
+  await nodes.reaches("a", "protected");
+  expect(await rows("a")).toBe("[(1,), (2,), (3,), (4,)]");
+  await nodes.sql("a", "insert into t values(5)");
   await nodes.sync("a");
-  await expect.poll(() => rows("b"), patient).toBe("[(1,), (2,), (3,), (4,)]");
+  await expect.poll(() => rows("b"), patient).toBe("[(1,), (2,), (3,), (4,), (5,)]");
   for (const name of ["a", "b"])
     expect(await nodes.status(name)).toMatchObject({ databases: [{ quarantined: { entries: 0 } }] });
 });

@@ -1,5 +1,5 @@
 import { setImmediate as turn } from "node:timers/promises";
-import type { ChangeHead, IncomingChange } from "../../database/replication.ts";
+import type { IncomingChange } from "../../database/replication.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
 import { epochOf, NOTHING, type Position } from "../../ltx/position.ts";
 import { damaged } from "./bytes.ts";
@@ -25,7 +25,8 @@ function goesOn(database: FollowingDatabase, position: Position): boolean {
 /**
  * What another node has more of one database, for a node that takes over (protocol section 8): a join that wishes no
  * records, and, where the other node's state goes on from this one's, a comparison whose difference is applied as one
- * step on top of it. The last record stays what it is. `done` resolves with whether anything came; when it rejects
+ * step on top of it. Where the other node can't say that it had this node's state, what differs of this one goes to the
+ * quarantine first. The last record stays what it is. `done` resolves with whether anything came; when it rejects
  * nothing has changed.
  */
 export class Fetching {
@@ -127,9 +128,13 @@ export class Fetching {
       pageSize: database.pageSize,
       pageCount: database.pageCount,
       sums: database.sums,
-      resync: async (head: ChangeHead): Promise<IncomingChange> => {
+      resync: async (head, _record, { quarantine }): Promise<IncomingChange> => {
         if (!goesOn(database, head.position)) throw damaged(`${this.name}: a picture that doesn't go on from here`);
-        return database.change({ ...head, before: database.position! });
+        const { position, record } = database;
+        // The other node doesn't know this state: an application may have made it out of what a power loss left, under a
+        // name that was given before. What is the record's is in the log.
+        if (quarantine && position !== record!.position) return database.resync(head, record!, { quarantine });
+        return database.change({ ...head, before: position! });
       },
     };
   }

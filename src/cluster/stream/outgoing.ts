@@ -88,7 +88,7 @@ export class Outgoing {
       const { code, message } = refusal;
       return link.send("refused", { channel, code, message });
     }
-    const held = join.isKnown && (await database.holds(join.position));
+    const held = join.isKnown && (await database.holds(join.position, join.checksum));
     if (this.#state === "left") return;
     this.#quarantines = join.isKnown && (!held || join.wish === WISH.resync);
     const { logId, pageSize, epoch, record } = database;

@@ -21,10 +21,10 @@ export interface PublishedDatabase {
   /** Calls `listener` when `record` or `durable` has changed; returns how to stop. */
   onSealed(listener: () => void): () => void;
   /**
-   * Whether the state of this name is in the database's history. Where that can't be told: false, and a replica that has
+   * Whether the state of this name, and with this checksum as far as that is still known, is in the database's history. Where that can't be told: false, and a replica that has
    * the state puts what it has on top into its quarantine.
    */
-  holds(position: Position): boolean | Promise<boolean>;
+  holds(position: Position, checksum: bigint): boolean | Promise<boolean>;
 }
 
 /** All databases that a primary publishes, as they are now. */

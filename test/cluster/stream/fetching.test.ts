@@ -1,7 +1,10 @@
+import { existsSync, readdirSync } from "node:fs";
+import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { FollowingDatabases } from "../../../src/cluster/published-replicas.ts";
 import { StreamClient } from "../../../src/cluster/stream/client.ts";
 import { FETCH } from "../../../src/cluster/stream/messages.ts";
+import { PageSum } from "../../../src/ltx/page-sum.ts";
 import type { Replica } from "../../../src/database/replica.ts";
 import { caughtUp, Follower, identity, Lead, leadDatabases, type LeadDatabase, Place, until } from "./nodes.ts";
 import { Wire } from "./wire.ts";
@@ -70,11 +73,31 @@ test("what is missing comes as one step on top of the last record, which stays",
   expect(replica.position).toBeGreaterThan(position!);
   expect(replica.checksum).toBe(other.checksum);
   expect(replica.record).toEqual(record);
+  expect(existsSync(path.join(replica.stateDir, "quarantine"))).toBe(false);
   expect(rows()).toBe(1_010);
   expect(follower.read("app.db", "pragma integrity_check")).toBe("ok");
   // Now there is nothing more; and a database that isn't there has nothing.
   expect(await client.fetch("app.db", replica, soon())).toBe(false);
   expect(await client.fetch("other.db", replica, soon())).toBe(false);
+});
+
+test("a state that the other node has never had goes to the quarantine first", async () => {
+  const { position, record, pageCount, pageSize, sums, checksum } = replica;
+  const content = Buffer.alloc(pageSize, 7);
+  const sum = new PageSum(pageSize);
+  sum.of(pageCount, content, 0, pageSize);
+  const word = (lo: number, hi: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
+  const at = 2 * (pageCount - 1);
+  const after = checksum ^ word(sums[at]!, sums[at + 1]!) ^ word(sum.lo, sum.hi);
+  // The name is the next commit's, the content isn't.
+  const head = { before: position!, position: position! + 1n, pageCount, checksum: after, pages: 1 };
+  const change = await replica.change(head);
+  change.pages({ numbers: Uint32Array.of(pageCount), content });
+  await change.commit();
+  expect(await (await asking(peer.url)).fetch("app.db", replica, soon())).toBe(true);
+  expect(replica).toMatchObject({ position: other.position, checksum: other.checksum, record });
+  expect(readdirSync(path.join(replica.stateDir, "quarantine"))).toHaveLength(1);
+  expect(rows()).toBe(1_010);
 });
 
 test("when the other node dies in the middle nothing has changed, and the next one can be asked", async () => {
