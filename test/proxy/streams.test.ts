@@ -201,7 +201,7 @@ describe("Expect: 100-continue", () => {
     ["on the primary", 0],
     ["through a replica", 1],
   ])("is the application's to answer %s", async (_, which) => {
-    let go = (): void => undefined;
+    let go: (() => void) | undefined;
     const nodes = await start(2);
     nodes.a.app.on("checkContinue", (request: IncomingMessage, response) => {
       go = () => {
@@ -216,9 +216,10 @@ describe("Expect: 100-continue", () => {
       continued = true;
       request.end("hello");
     });
+    await until(() => go !== undefined);
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(continued).toBe(false);
-    go();
+    go!();
     expect(JSON.parse(await (await answerOf(request)).ended)).toMatchObject({ node: "a", body: "hello" });
     expect(continued).toBe(true);
   });
@@ -314,7 +315,10 @@ describe("connections", () => {
     const nodes = await start(1, {
       app: (_, response) => {
         most = Math.max(most, ++inside);
-        setTimeout(() => response.end(() => inside--), 2);
+        setTimeout(() => {
+          inside--;
+          response.end();
+        }, 2);
       },
     });
     const back = await nodes.raw(nodes.a, `POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0${END}`.repeat(50));
