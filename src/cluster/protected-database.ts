@@ -95,6 +95,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   #life: Promise<string | undefined> | undefined;
   #drain: AbortSignal | undefined;
   #hasBeenThere = false;
+  /** What comes in this place was not there when this began, and isn't in the log yet. */
+  #isAwaited = false;
   /** What its files were when the log refused it. */
   #refused: string | undefined;
   #adopted = false;
@@ -257,6 +259,9 @@ export class ProtectedDatabase extends EventEmitter<Events> {
    */
   async stop(drain: AbortSignal): Promise<string | undefined> {
     this.#drain = drain;
+    // An application may have made the file and ended before it was looked for again.
+    if (this.#isAwaited && this.#role === "primary" && isThere(this.path))
+      await this.#opened("primary", drain).catch(() => undefined);
     this.#abort.abort();
     this.#turn.abort();
     const missing = await this.#life;
@@ -345,6 +350,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     const settled = (): void => {
       retryMs = RETRY_FIRST_MS;
       this.#hasBeenThere = true;
+      this.#isAwaited = false;
       this.#keepBases();
       ready.resolve();
       this.#reached.resolve();
@@ -402,6 +408,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     if (this.#drain !== undefined) await this.drain(this.#drain).catch(() => undefined);
     const drained = (await this.#writer?.stop(this.#drain)) ?? database === undefined;
     await this.#close({ merge: true });
+    if (database === undefined && this.#isAwaited && isThere(this.path))
+      return `${this.path}: nothing of this new database is in the store`;
     if (drained || database === undefined) return undefined;
     const { logState, position } = database;
     if (logState?.confirmed.position === position) return undefined;
@@ -429,6 +437,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
       await sleep(POLL_MS, undefined, { signal: turn });
     }
     this.#enter("waiting");
+    this.#isAwaited = true;
     ready.resolve();
     this.#reached.resolve();
     while (!isThere(this.path)) await sleep(POLL_MS, undefined, { signal: turn });

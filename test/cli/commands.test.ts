@@ -145,6 +145,15 @@ describe("run", () => {
     expect(place.rows("app.db")).toBe(3);
   });
 
+  test("a database whose application makes it and ends at once is in the store", async () => {
+    await using place = new Place();
+    place.create("ready.db");
+    const run = ["run", "--db", "new.db", "--store", place.store, "--", "cp", "ready.db", "new.db"];
+    expect(await place.sluice(...run)).toMatchObject({ status: 0 });
+    expect((await place.sluice("restore", "-o", "restored.db", place.store)).status).toBe(0);
+    expect(place.rows("restored.db")).toBe(1);
+  });
+
   test("--db without --store is wrong usage", async () => {
     await using place = new Place();
     expect(await place.sluice("run", "--db", "app.db")).toMatchObject({

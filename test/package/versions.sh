@@ -11,7 +11,7 @@ for version in "${@:-22.18.0 24 latest}"; do
   for each in $version; do
     place=$dir/$each
     mkdir -p "$place/node" "$place/project"
-    npm install --silent --prefix "$place/node" --allow-scripts=node "node@$each" >/dev/null
+    npm install --silent --prefix "$place/node" "node@$each" >/dev/null
     export PATH=$place/node/node_modules/node/bin:$PATH
     # No package's script runs, so nothing can be compiled.
     npm install --silent --ignore-scripts --prefix "$place/project" "$dir"/sluice-*.tgz
@@ -26,8 +26,7 @@ for version in "${@:-22.18.0 24 latest}"; do
       "$sluice" verify "file://$place/store" >/dev/null
       node -e 'require("assert").equal(new (require("better-sqlite3"))("b.db").prepare("select x from t").get().x, 7)'
       node --input-type=module -e 'import { sluice } from "sluice/connect"; sluice({ databases: "a.db" })'
-      "$sluice" demo >demo.txt 2>&1 || { cat demo.txt; exit 1; }
-      echo "Node.js $(node --version): version, run, restore, verify, demo, sluice/connect"
+      echo "Node.js $(node --version): version, run, restore, verify, sluice/connect"
     )
   done
 done
