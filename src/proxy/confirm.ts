@@ -60,7 +60,6 @@ async function durable(door: Door, release: Release, waited: Waited, signal: Abo
 }
 
 const LOOK_MS = 5;
-const isUnnamed = ({ position }: DatabasePosition): boolean => position === 0n;
 
 /**
  * The positions after a write: a database that it has made gets up to `read-timeout` to have one, so that its client sees
@@ -72,14 +71,14 @@ export async function named(
   signal: AbortSignal,
 ): Promise<readonly DatabasePosition[]> {
   const made = door.view.created(positions);
-  if (made === undefined && !positions.some(isUnnamed)) return positions;
+  if (made === undefined && !isNew(door, positions)) return positions;
   const limit = new Deadline(door.config.readTimeoutMs, signal, door.closing.signal);
   try {
-    const isNew = made !== undefined && (await within(made, limit.signal)).length > 0;
-    if (!isNew && !positions.some(isUnnamed)) return positions;
+    const found = made !== undefined && (await within(made, limit.signal)).length > 0;
+    if (!found && !isNew(door, positions)) return positions;
     for (;;) {
       const now = door.view.positions();
-      if (!now.some(isUnnamed)) return now;
+      if (!isNew(door, now)) return now;
       await sleep(LOOK_MS, undefined, { signal: limit.signal });
     }
   } catch {
@@ -88,6 +87,22 @@ export async function named(
   } finally {
     limit.end();
   }
+}
+
+/** Whether some of them have had no position for less than `read-timeout`; who takes longer holds nobody up. */
+function isNew({ unnamed, config }: Door, positions: readonly DatabasePosition[]): boolean {
+  const now = performance.now();
+  let found = false;
+  for (const { db, position } of positions) {
+    if (position > 0n) {
+      if (unnamed.size > 0) unnamed.delete(db);
+      continue;
+    }
+    const since = unnamed.get(db) ?? now;
+    unnamed.set(db, since);
+    found ||= now - since < config.readTimeoutMs;
+  }
+  return found;
 }
 
 /** The promise's outcome, or the signal's reason, whichever comes first. */

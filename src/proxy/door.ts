@@ -36,6 +36,8 @@ export class Door {
   readonly trusted: TrustedProxies;
   readonly changes: Changes;
   readonly gate: WriteGate;
+  /** Databases without a position, and since when, by performance.now(). */
+  readonly unnamed = new Map<string, number>();
   readonly budget = new KeepBudget(KEPT_BYTES_MAX);
   /** Of all bodies on disk: anybody can send any number at once. */
   readonly diskBudget: KeepBudget;

@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -259,4 +259,24 @@ secret-access-key: b`);
   sql(at("data/app.db"), "insert into t values(1)");
   expect(await end(made)).toEqual([expect.stringContaining("are on this disk and not in the store")]);
   expect(sql(at("data/app.db"), "select a from t")).toBe("[(1,)]");
+});
+
+test("who waits while a takeover can't reach the store goes on when it's back", async () => {
+  mkdirSync(at("data"));
+  sql(at("data/app.db"), "create table t(a)");
+  writeFileSync(at("store"), "in the way");
+  const made = node(one);
+  const started = made.start();
+  await vi.waitFor(() => expect(made.status.databases[0]?.state).toBe("taking-over"), 20_000);
+  const view = new ServedNode(made, "a", 0);
+  // No name that the log has not confirmed.
+  expect(view.positions()).toEqual([{ db: "app.db", position: 0n }]);
+  let isDurable = false;
+  const durable = view.waitDurable("app.db", 0n, "store", soon()).then(() => (isDurable = true));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(isDurable).toBe(false);
+  rmSync(at("store"));
+  await durable;
+  await started;
+  expect(made.status.databases[0]?.state).toBe("protected");
 });
