@@ -61,7 +61,7 @@ export function isSecret(key: string): boolean {
 /** A text whose URLs are without passwords, in their authority and their query. */
 export function maskUrl(url: string): string {
   return url
-    .replaceAll(/\b([a-z][a-z0-9+.-]*:\/\/)[^/\s]*?(?::\S*)?@/gi, `$1${MASK}@`)
+    .replaceAll(/\b([a-z][a-z0-9+.-]*:\/\/)(?:[^/\s:]*:\S*@|[^/\s]*@)/gi, `$1${MASK}@`)
     .replaceAll(new RegExp(`([?&]${SECRET_NAME}=)[^&\\s]*`, "gi"), `$1${MASK}`);
 }
 

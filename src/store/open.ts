@@ -45,7 +45,13 @@ function directoryOf(parsed: URL, url: string): string {
   }
 }
 
-/** A URL as it may be shown: without user, password and query. A password may have a `/` in it that nobody has escaped. */
+/**
+ * A URL as it may be shown: without user, password and query. A user may have an `@` in it, and a password a `/`, that
+ * nobody has escaped.
+ */
 export function redact(url: string): string {
-  return url.replace(/\/\/[^/@]*(?::.*)?@/, "//").replace(/\?.*$/, "");
+  const shown = url.replace(/\?.*$/s, "");
+  if (!URL.canParse(url)) return shown.replace(/\/\/.*@/s, "//");
+  const { protocol, host, pathname, username, password } = new URL(url);
+  return username === "" && password === "" ? shown : `${protocol}//${host}${pathname}`;
 }

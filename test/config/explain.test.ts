@@ -34,6 +34,7 @@ test("a secret that was planted anywhere isn't shown", () => {
 dbs:
   - { path: /a, store: "s3://me:hunter2@bucket/a?secret-access-key=hunter2&region=eu&session_token=hunter2" }
   - { path: /c, store: "s3://me:abc/hunter2@bucket/c" }
+  - { path: /d, store: "s3://me@example.com:hunter2@bucket/d" }
   - path: /b
     store:
       url: s3://bucket/b
