@@ -80,9 +80,12 @@ export async function serve(
       node.on("event", ({ type }) => {
         if (type === "state") own();
       });
+      // Where others can answer, nobody waits for this node's databases, which may all be elsewhere yet, or nowhere.
+      if (cluster !== undefined) await door?.listen(true);
       await node.start(stopping);
       if (config.cluster?.lease.promote === true) await takeLead(node, config, log, stopping);
-      await door?.listen();
+      if (cluster === undefined) await door?.listen();
+      door?.started();
     },
     ...((cluster !== undefined || door !== undefined) && { leave }),
     async stop() {

@@ -44,6 +44,8 @@ export class Door {
   /** Aborts when nothing waits any longer. */
   readonly closing = new AbortController();
   isDraining = false;
+  /** The application isn't started yet: nothing is answered here. */
+  isStarting = false;
 
   /** For reads of the application, which may be sent again when an idle connection turns out to be closed. */
   readonly appAgent = new Agent({ keepAlive: true, maxFreeSockets: IDLE_SOCKETS_MAX, timeout: 0, scheduling: "lifo" });

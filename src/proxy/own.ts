@@ -25,7 +25,8 @@ export function ownAnswer(door: Door, request: IncomingMessage): OwnAnswer | und
   return json(200, { ok: true, role, lagMs: door.view.lagMs() ?? null });
 }
 
-function whyUnhealthy({ isDraining, view, config }: Door): string | undefined {
+function whyUnhealthy({ isStarting, isDraining, view, config }: Door): string | undefined {
+  if (isStarting) return "this node is starting";
   if (isDraining) return "this node is stopping";
   const trouble = view.trouble();
   if (trouble !== undefined) return trouble;

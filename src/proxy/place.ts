@@ -36,8 +36,10 @@ export interface Visit {
 /** The place, where that is clear without waiting for anything. */
 export function placeNow(door: Door, visit: Visit): Place | undefined {
   const { view, gate, config } = door;
+  if (door.isStarting) visit.toPrimary = true;
   if (!visit.toPrimary) return visit.positions.size === 0 ? { kind: "here", reign: view.reign() } : undefined;
   const reign = view.reign();
+  if (reign !== undefined && door.isStarting) return undefined;
   if (reign !== undefined) {
     if ((visit.isWrite && !gate.isOpen) || visit.positions.size > 0) return undefined;
     return { kind: "here", reign };
@@ -56,7 +58,8 @@ export async function findPlace(door: Door, visit: Visit, signal: AbortSignal): 
   for (;;) {
     const clear = placeNow(door, visit);
     if (clear) return clear;
-    if (!visit.toPrimary || (door.view.reign() !== undefined && !(visit.isWrite && !door.gate.isOpen))) {
+    const isHeld = door.isStarting || (visit.isWrite && !door.gate.isOpen);
+    if (!visit.toPrimary || (door.view.reign() !== undefined && !isHeld)) {
       const start = performance.now();
       const reached = await reach(door, visit, signal);
       door.waited("position", start);

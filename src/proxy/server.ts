@@ -13,7 +13,10 @@ import type { Pause } from "./write-gate.ts";
 /** How often slow clients and former primaries are looked for. */
 const LOOK_MS = 1000;
 
-/** The reverse proxy in front of the application: `listening` → stop → `draining` (what is under way ends) → `closed`. */
+/**
+ * The reverse proxy in front of the application: `starting` (all goes to the primary, or waits for one) → started →
+ * `listening` → stop → `draining` (what is under way ends) → `closed`.
+ */
 export class FrontDoor {
   readonly #door: Door;
   readonly #server: Server;
@@ -69,8 +72,9 @@ export class FrontDoor {
     server.on("connection", (socket: Socket) => socket.on("close", () => door.metrics.connections.dec()));
   }
 
-  /** Opens `proxy.listen`; returns the port. Throws SLU-7001. */
-  async listen(): Promise<number> {
+  /** Opens `proxy.listen`; returns the port. `isStarting`: `started` comes later. Throws SLU-7001. */
+  async listen(isStarting = false): Promise<number> {
+    this.#door.isStarting = isStarting;
     const { host, port } = this.#door.config.listen;
     this.#server.listen({ host, port });
     try {
@@ -82,6 +86,12 @@ export class FrontDoor {
     this.#looking.unref();
     const address = this.#server.address();
     return typeof address === "object" && address !== null ? address.port : 0;
+  }
+
+  /** The application is about to run. */
+  started(): void {
+    this.#door.isStarting = false;
+    this.#door.changes.wake();
   }
 
   /**

@@ -38,15 +38,19 @@ export class FrontedNodes extends Nodes {
     const proxy = `proxy: { listen: "127.0.0.1:${ports[0]}", app: "http://127.0.0.1:${ports[1]}" }`;
     await this.start(name, { lease: "{ type: store, ttl: 3s }", lines: [proxy, `exec: [${exec.join(", ")}]`], env });
     for (const end = Date.now() + LIMIT_MS; ; await delay(50)) {
-      const signal = AbortSignal.timeout(LIMIT_MS);
-      const status = await fetch(this.door(name) + probe, { signal }).then(
-        (answer) => answer.status,
-        () => 0,
-      );
-      // The front door itself says 502 and 503 as long as there is no application.
+      // Before the node is healthy its front door asks the primary; it says 502 as long as there is no application.
+      const isHealthy = (await this.#statusOf(name, "/.sluice/health")) === 200;
+      const status = isHealthy ? await this.#statusOf(name, probe) : 0;
       if (status > 0 && status < 500) return;
       if (this.isOver(name) || Date.now() > end) throw new Error(`${name} is not up\n${this.output(name)}`);
     }
+  }
+
+  #statusOf(name: string, target: string): Promise<number> {
+    return fetch(this.door(name) + target, { signal: AbortSignal.timeout(LIMIT_MS) }).then(
+      (answer) => answer.status,
+      () => 0,
+    );
   }
 
   /** The machine is lost: Sluice has no chance to do anything. Returns when its application has ended, too. */

@@ -59,6 +59,8 @@ export interface Setup {
   readonly proxy?: string;
   readonly app?: App;
   readonly secrets?: readonly string[];
+  /** Their applications aren't started yet. */
+  readonly starting?: boolean;
 }
 
 /** Several nodes of a cluster, each with an application and a front door on ports of their own; "a" is the primary. */
@@ -73,14 +75,16 @@ export class Nodes implements AsyncDisposable {
     this.cluster = cluster;
   }
 
-  static async start(count: number, { cluster = new Cluster(), proxy = "", app = echo, secrets }: Setup = {}) {
+  static async start(count: number, setup: Setup = {}) {
+    const { cluster = new Cluster(), proxy = "", app = echo, secrets, starting } = setup;
     const nodes = new Nodes(cluster);
-    for (let i = 0; i < count; i++) await nodes.#add("abcdef"[i]!, proxy, app, secrets?.[i] ?? "a secret of all");
+    for (let i = 0; i < count; i++)
+      await nodes.#add("abcdef"[i]!, proxy, app, secrets?.[i] ?? "a secret of all", starting);
     cluster.promote(nodes.all[0]!.view);
     return nodes;
   }
 
-  async #add(name: string, proxy: string, app: App, secret: string): Promise<void> {
+  async #add(name: string, proxy: string, app: App, secret: string, starting?: boolean): Promise<void> {
     const view = this.cluster.node(name);
     const server = createServer({ requestTimeout: 0 });
     server.listen(0, "127.0.0.1");
@@ -89,7 +93,7 @@ export class Nodes implements AsyncDisposable {
     const config = proxyConfig(`app: http://127.0.0.1:${appPort}\n${proxy}`, this.dir);
     const metrics = new Metrics();
     const door = new FrontDoor({ config, view, metrics: metrics.proxy, log: createLog({ level: "silent" }), secret });
-    const port = await door.listen();
+    const port = await door.listen(starting);
     view.proxy = new URL(`http://127.0.0.1:${port}`);
     const node: TestNode = { view, door, metrics, port, app: server, appPort, seen: [] };
     server.on("request", (request: IncomingMessage, response: ServerResponse) => {

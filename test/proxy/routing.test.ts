@@ -32,6 +32,20 @@ describe("a replica's front door", () => {
     expect(nodes.b.seen).toEqual([]);
   });
 
+  test("sends everything to the primary while its own application isn't started, and waits for the primary's", async () => {
+    nodes = await Nodes.start(2, { app: whoAnswers, starting: true });
+    const { a, b } = nodes;
+    const asked = [nodes.ask(b, "GET", "/x"), nodes.ask(b, "POST", "/x"), nodes.ask(a, "GET", "/x")];
+    expect((await nodes.ask(b, "GET", "/.sluice/health")).json).toMatchObject({ reason: "this node is starting" });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect([...a.seen, ...b.seen]).toEqual([]);
+    a.door.started();
+    for (const reply of await Promise.all(asked)) expect(reply.headers["x-node"]).toBe("a");
+    expect((await nodes.ask(b, "GET", "/x")).headers["x-node"]).toBe("a");
+    b.door.started();
+    expect((await nodes.ask(b, "GET", "/x")).headers["x-node"]).toBe("b");
+  });
+
   test("forwards a write without a body, over and over on one connection", async () => {
     nodes = await Nodes.start(2);
     for (let i = 0; i < 20; i++) expect((await nodes.ask(nodes.b, "POST", `/${i}`)).json.node).toBe("a");

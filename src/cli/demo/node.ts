@@ -77,10 +77,9 @@ export class DemoNode {
   async ready(): Promise<void> {
     const end = Date.now() + READY_LIMIT_MS;
     for (;;) {
-      const answered = await fetch(`${this.door}/entries/none`)
-        .then(({ status }) => status === 404)
-        .catch(() => false);
-      if (answered) return;
+      // Before this node is healthy its front door asks the primary.
+      const isHealthy = (await statusOf(`${this.door}/.sluice/health`)) === 200;
+      if (isHealthy && (await statusOf(`${this.door}/entries/none`)) === 404) return;
       if (Date.now() > end) throw new Error(`${this.name} did not get ready; its log is ${this.log}`);
       await sleep(LOOK_MS);
     }
@@ -124,4 +123,12 @@ async function freePort(): Promise<number> {
   server.close();
   await once(server, "close");
   return port;
+}
+
+/** Of a GET; 0 where nobody answers. */
+function statusOf(url: string): Promise<number> {
+  return fetch(url).then(
+    ({ status }) => status,
+    () => 0,
+  );
 }
