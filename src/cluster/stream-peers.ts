@@ -31,6 +31,8 @@ export interface StreamPeersOptions {
   readonly heartbeatMs?: number;
 }
 
+/** A takeover so soon after a handover is that handover's. */
+const CALLED_MS = 5_000;
 /** How long a database must be away from a primary that is connected, to count as deleted. */
 const GONE_MS = 5_000;
 
@@ -45,8 +47,8 @@ export class StreamPeers implements Peers {
   #memberOf = "";
   /** The primary that was followed last, those that it has told of, and those that followed this one. */
   readonly known: KnownNodes;
-  /** The primary has handed over to this node: it has everything, and nobody needs to be asked. */
-  #isCalled = false;
+  /** When the primary handed over to this node, which has everything then: nobody needs to be asked. */
+  #calledMs = Number.NEGATIVE_INFINITY;
   readonly #ahead: FetchAhead;
   /** Databases that the primary has no more, with what takes that back. */
   readonly #gone = new Map<string, () => void>();
@@ -82,7 +84,7 @@ export class StreamPeers implements Peers {
         if (nodeId !== this.#memberOf) this.#members.clear();
         this.#memberOf = nodeId;
         this.#members.add(member);
-        this.#isCalled = false;
+        this.#calledMs = Number.NEGATIVE_INFINITY;
         this.#meet(nodeId, this.client.url ?? "");
       },
       onMembers: (members) => {
@@ -102,7 +104,7 @@ export class StreamPeers implements Peers {
         for (const cancel of this.#gone.values()) cancel();
       },
       onCalled: () => {
-        this.#isCalled = true;
+        this.#calledMs = performance.now();
         node.lookAtLease();
       },
       onPrimary: () => node.lookAtLease(),
@@ -206,7 +208,8 @@ export class StreamPeers implements Peers {
   }
 
   fetchAhead(name: string, replica: Replica, signal: AbortSignal): Promise<void> {
-    return this.#isCalled ? Promise.resolve() : this.#ahead.fetch(name, replica, signal);
+    if (performance.now() - this.#calledMs < CALLED_MS) return Promise.resolve();
+    return this.#ahead.fetch(name, replica, signal);
   }
 
   #meet(nodeId: string, url: string): void {
