@@ -11,6 +11,7 @@ import { idleCluster, resumed } from "./figures/clusters.ts";
 import { doors, doorWhileCapturing, groupCommit, ledger } from "./figures/doors.ts";
 import { idleOne, many } from "./figures/idle.ts";
 import { commitToCaptured, commitToStore } from "./figures/latency.ts";
+import { overlap } from "./figures/overlap.ts";
 import { replicas } from "./figures/replicas.ts";
 import { restoreOneGibibyte, snapshotAndStart } from "./figures/restores.ts";
 import { saturatingWriter, stalls } from "./figures/writers.ts";
@@ -34,6 +35,7 @@ const figures = [
   doorWhileCapturing(),
   groupCommit(),
   ledger(),
+  overlap(),
 ];
 
 const parts = process.argv.slice(2);

@@ -11,11 +11,15 @@ import {
 } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import type { OwnerNote } from "../cluster/succession/succession.ts";
 import { stateDirOf } from "../database/database.ts";
+import { pidScope } from "../supervise/guardian-file.ts";
 
 /** What `.NAME-sluice/owner.json` says: the process that looks after the database, and where it listens. */
-export interface Owner {
+export interface Owner extends OwnerNote {
   readonly pid: number;
+  /** Boot and pid namespace in which the pid means anything; several containers can share the directory. */
+  readonly scope?: string;
   /** Field 22 of /proc/PID/stat: tells the process from another one that got its number later. */
   readonly startTime: string;
   readonly socket: string;
@@ -54,27 +58,57 @@ function socketFolder(): string {
   return isOurs ? dir : mkdtempSync(`${dir}-`);
 }
 
-/** Notes this process as the one that looks after a database, unless another one that is alive does. */
-export function writeOwner(file: string, socket: string): boolean {
-  const other = readOwner(file);
-  if (other !== undefined && other.pid !== process.pid) return false;
+/**
+ * Notes this process as the one that looks after a database. With `hasIt` the locks are its own, and so is the note; without,
+ * another one's stays as long as that may be alive.
+ */
+export function writeOwner(
+  file: string,
+  socket: string,
+  { hasIt = false, ...where }: { readonly hasIt?: boolean } & Pick<OwnerNote, "path" | "succession"> = {},
+): boolean {
+  if (!hasIt && mayBeAnothers(file)) return false;
   const dir = stateDirOf(file);
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  const owner: Owner = { pid: process.pid, startTime: startTimeOf(process.pid) ?? "", socket };
+  const owner: Owner = {
+    pid: process.pid,
+    startTime: startTimeOf(process.pid) ?? "",
+    scope: pidScope(),
+    socket,
+    ...where,
+  };
   const target = path.join(dir, "owner.json");
   writeFileSync(`${target}.tmp`, JSON.stringify(owner), { mode: 0o600 });
   renameSync(`${target}.tmp`, target);
   return true;
 }
 
-/** The living process that looks after a database; undefined when there's none, or it has ended. */
+/** The living process that looks after a database; undefined when there's none here, or it has ended. */
 export function readOwner(file: string): Owner | undefined {
+  const owner = readNote(file);
+  return owner !== undefined && isAlive(owner) ? owner : undefined;
+}
+
+/** What is noted, of whichever process: it may have ended, or be in another container. */
+export function readNote(file: string): Owner | undefined {
   try {
-    const owner = JSON.parse(readFileSync(path.join(stateDirOf(file), "owner.json"), "utf8")) as Owner;
-    return startTimeOf(owner.pid) === owner.startTime ? owner : undefined;
+    return JSON.parse(readFileSync(path.join(stateDirOf(file), "owner.json"), "utf8")) as Owner;
   } catch {
     return undefined;
   }
+}
+
+function isAlive({ pid, startTime, scope = pidScope() }: Owner): boolean {
+  return scope === pidScope() && startTimeOf(pid) === startTime;
+}
+
+/** Of a process in another container of this boot nothing is known from here. */
+function mayBeAnothers(file: string): boolean {
+  const note = readNote(file);
+  if (note === undefined) return false;
+  const { pid, scope = pidScope() } = note;
+  if (scope === pidScope()) return pid !== process.pid && isAlive(note);
+  return scope.split(" ")[0] === pidScope().split(" ")[0];
 }
 
 /** Removes the note when it's this process's. */

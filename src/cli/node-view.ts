@@ -7,6 +7,8 @@ import type { Applied, DatabasePosition, NodeView, PrimaryNode } from "../proxy/
 
 /** How often a position is looked for that no event tells of. */
 const LOOK_MS = 5;
+/** How long an answer waits at most for a position that it doesn't need. */
+const ASK_LIMIT_MS = 1_000;
 
 /** What the front door knows of the node. `proxyPort`: of the primary's front door, where the lease says nothing of it. */
 export class ServedNode implements NodeView {
@@ -40,8 +42,10 @@ export class ServedNode implements NodeView {
     return () => void this.#node.off("role", listener);
   }
 
-  positions(): readonly DatabasePosition[] {
-    return this.#node.databases.flatMap((database) => {
+  positions(): readonly DatabasePosition[] | Promise<readonly DatabasePosition[]> {
+    const { databases } = this.#node;
+    if (databases.some(({ isAway }) => isAway)) return Promise.all(databases.map(ask)).then((found) => found.flat());
+    return databases.flatMap((database) => {
       const position = database.captureNow();
       return position === undefined ? [] : [{ db: database.name, position }];
     });
@@ -54,7 +58,7 @@ export class ServedNode implements NodeView {
   async #discover(known: readonly DatabasePosition[]): Promise<readonly DatabasePosition[]> {
     await this.#node.discover();
     const names = new Set(known.map(({ db }) => db));
-    return this.positions().filter(({ db }) => !names.has(db));
+    return (await this.positions()).filter(({ db }) => !names.has(db));
   }
 
   async waitApplied(db: string, position: Position, signal: AbortSignal): Promise<Applied> {
@@ -69,7 +73,8 @@ export class ServedNode implements NodeView {
 
   /** Undefined while it isn't here yet, and may come. */
   async #judge(database: ProtectedDatabase, position: Position, signal: AbortSignal): Promise<Applied | undefined> {
-    const now = database.database?.captureNow() ?? database.replica?.position;
+    const here = (): Position | undefined => database.database?.captureNow() ?? database.replica?.position;
+    const now = database.isAway ? await database.positionNow(signal) : here();
     if (now === undefined) return undefined;
     if (epochOf(position) === epochOf(now)) return position <= now ? "reached" : this.#beyond(database, position);
     // A later epoch than this node's: on a primary, somebody else's, or nobody's.
@@ -101,7 +106,7 @@ export class ServedNode implements NodeView {
 
   trouble(): string | undefined {
     const bad = this.#node.databases.find(
-      ({ state }) => !["protected", "following", "waiting", "taking-over"].includes(state),
+      ({ state }) => !["protected", "following", "waiting", "taking-over", "passing", "succeeded"].includes(state),
     );
     // Which one is nobody's business who can ask the front door.
     return bad && `a database is ${bad.state}`;
@@ -110,4 +115,12 @@ export class ServedNode implements NodeView {
   #find(db: string): ProtectedDatabase | undefined {
     return this.#node.databases.find(({ name }) => name === db);
   }
+}
+
+/** Where another Sluice on this host has the database, that one knows; while it doesn't answer, nobody does. */
+async function ask(database: ProtectedDatabase): Promise<readonly DatabasePosition[]> {
+  const { isAway, name: db } = database;
+  const asked = isAway ? database.positionNow(AbortSignal.timeout(ASK_LIMIT_MS)).catch(() => undefined) : undefined;
+  const position = (await asked) ?? database.captureNow();
+  return position === undefined ? [] : [{ db, position }];
 }

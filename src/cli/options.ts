@@ -3,6 +3,8 @@ import { parseDuration } from "../config/duration.ts";
 
 export const configOption = (): Option =>
   new Option("--config <path>", "configuration file (default: ./sluice.yml, /etc/sluice.yml, or SLUICE_CONFIG)");
+export const noTakeoverOption = (): Option =>
+  new Option("--no-takeover", "refuse to start when another Sluice on this host looks after a database");
 export const jsonOption = (): Option => new Option("--json", "print JSON");
 
 /** Arguments of options; commander prints what is wrong with them and exits with 2. */

@@ -4,9 +4,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promote } from "../admin/promote.ts";
 import { databasesOf } from "../admin/report.ts";
 import { AdminServer } from "../admin/server.ts";
-import { readOwner, removeOwner, socketPath, writeOwner } from "../admin/owner.ts";
+import { readNote, readOwner, socketPath } from "../admin/owner.ts";
+import { OwnerNotes } from "../admin/owner-notes.ts";
 import { Node, type NodeCluster, type NodeOptions } from "../cluster/node.ts";
 import { nodeIdIn } from "../cluster/node-id.ts";
+import { Succession } from "../cluster/succession/succession.ts";
 import type { StreamPeers } from "../cluster/stream-peers.ts";
 import type { Config } from "../config/config.ts";
 import { stateDirOf } from "../database/database.ts";
@@ -39,14 +41,28 @@ const FOR_OPERATORS = new Set<string>(["SLU-8201", "SLU-8202", "SLU-8203", "SLU-
  */
 export async function serve(
   config: Config,
-  options: Pick<NodeOptions, "restoreMissing" | "adopt" | "acceptRollback">,
+  options: Pick<NodeOptions, "restoreMissing" | "adopt" | "acceptRollback"> & { readonly takesOver: boolean },
 ): Promise<Served> {
   limitArenas();
   const log = createLog(config.logging);
   const metrics = new Metrics();
   let holder: LockHolder | undefined;
   const cluster = await clusterOf(config, log, () => holder);
-  const node = new Node({ config, log, metrics, ...options, ...(cluster && { cluster: cluster.parts }) });
+  const succession = new Succession({
+    dir: noteDir(config),
+    takesOver: options.takesOver,
+    isLone: cluster === undefined,
+    noteOf: readNote,
+    databaseAt: (file) => node.databases.find((database) => database.path === file),
+  });
+  const node: Node = new Node({
+    config,
+    log,
+    metrics,
+    succession,
+    ...options,
+    ...(cluster && { cluster: cluster.parts }),
+  });
   const admin = new AdminServer({
     node,
     metrics,
@@ -56,11 +72,7 @@ export async function serve(
   });
   const door = await doorOf(config, node, metrics, log);
   const socket = socketPath();
-  const owned = new Set<string>();
-  // Before a database is opened, and again when it is: the process that had it until then may have ended meanwhile.
-  const own = (): void => {
-    for (const db of node.paths) if (!owned.has(db) && writeOwner(db, socket)) owned.add(db);
-  };
+  const notes = new OwnerNotes(socket, succession);
   const leave = async (): Promise<void> => {
     await node.leave();
     await door?.stop(DOOR_GRACE_MS);
@@ -74,11 +86,14 @@ export async function serve(
       holder = given;
       if (cluster !== undefined) assertAlone(config);
       await admin.listenOnSocket(socket);
+      if (config.dbs.some((db) => db.kind === "file" || existsSync(db.dir))) await succession.listen();
       if (config.node.listen !== undefined) await admin.listen(config.node.listen);
       if (config.metricsListen !== undefined) await admin.listenForMetrics(config.metricsListen);
-      node.on("databases", own);
-      node.on("event", ({ type }) => {
-        if (type === "state") own();
+      node.on("databases", () => node.databases.forEach((database) => notes.look(database)));
+      node.on("event", (event) => {
+        if (event.type !== "state") return;
+        const database = node.databases.find((one) => one.path === event.db);
+        if (database !== undefined) notes.look(database);
       });
       // Where others can answer, nobody waits for this node's databases, which may all be elsewhere yet, or nowhere.
       if (cluster !== undefined) await door?.listen(true);
@@ -90,7 +105,8 @@ export async function serve(
     ...((cluster !== undefined || door !== undefined) && { leave }),
     async stop() {
       const missing = await node.stop();
-      for (const db of owned) removeOwner(db);
+      succession.close();
+      notes.remove();
       await admin.close();
       rmSync(socket, { force: true });
       return missing;
@@ -100,7 +116,7 @@ export async function serve(
 }
 
 /**
- * Two processes of one node would each take the other's lease for that of an earlier life of its own. Throws SLU-2003 when
+ * Two processes of one node would each take the other's lease for that of an earlier life of its own. Throws SLU-6012 when
  * another one looks after this node's databases.
  */
 function assertAlone({ dbs }: Config): void {
@@ -109,7 +125,10 @@ function assertAlone({ dbs }: Config): void {
     for (const file of files) {
       const owner = readOwner(file);
       if (owner !== undefined && owner.pid !== process.pid)
-        throw new SluiceError("SLU-2003", `${file} is looked after by process ${owner.pid}`);
+        throw new SluiceError(
+          "SLU-6012",
+          `${file} is looked after by process ${owner.pid}, and this is a node of a cluster`,
+        );
     }
   }
 }

@@ -2,6 +2,7 @@ import type { DatabaseOptions } from "../database/database.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
 import type { ObjectStore } from "../store/store.ts";
+import type { Succession } from "./succession/succession.ts";
 import type { NodeRole } from "./status.ts";
 import type { Upstream } from "./upstream.ts";
 
@@ -22,6 +23,8 @@ export interface ProtectedOptions {
   readonly adopt: boolean;
   readonly acceptRollback: boolean;
   readonly limits?: DatabaseOptions["limits"];
+  /** Other Sluices on this host that have the database, or want it. */
+  readonly succession?: Succession | undefined;
   /** For a node with others: its gates are closed until they are opened, and its role changes. */
   readonly cluster?: ClusterOptions;
 }

@@ -1,6 +1,7 @@
 import { Database, type DatabaseOptions, stateDirOf } from "../database/database.ts";
 import type { DatabaseEvent } from "../database/events.ts";
 import { GateBridge } from "../database/gate-bridge.ts";
+import type { Predecessor } from "../database/opening.ts";
 import { Replica } from "../database/replica.ts";
 import type { Started } from "../database/starting.ts";
 import { peekState } from "../database/state.ts";
@@ -70,14 +71,14 @@ export class Engine {
     return (state?.confirmed.txid ?? 0) > 0;
   }
 
-  /** As a primary's; among other nodes its gate is closed. */
-  async toDatabase(): Promise<Database> {
+  /** As a primary's; among other nodes its gate is closed. A `predecessor` is asked for it. */
+  async toDatabase(predecessor?: Predecessor): Promise<Database> {
     const { path, cluster } = this.#options;
     const kept = this.#kept;
     const gate = cluster === undefined ? "open" : "closed";
     this.#database =
       kept === undefined
-        ? await this.#bridged(() => Database.open(path, { ...this.#open(), gate }))
+        ? await this.#bridged(() => Database.open(path, { ...this.#open(), gate, predecessor }))
         : await Database.of(kept);
     this.#kept = undefined;
     await cluster?.hold(path, this.#database.descriptors);

@@ -25,6 +25,7 @@ import { isThere, quarantineFile } from "./restore-missing.ts";
 import { type RoleNode, Roles, type RoleState } from "./roles.ts";
 import type { NodeEvent, NodeRole, NodeStatus, PrimaryRecord } from "./status.ts";
 import { Stores } from "./stores.ts";
+import type { Succession } from "./succession/succession.ts";
 import { VERSION } from "../observe/version.ts";
 
 export interface NodeOptions {
@@ -37,6 +38,8 @@ export interface NodeOptions {
   readonly acceptRollback?: boolean;
   /** Undefined for a node without others. */
   readonly cluster?: NodeCluster;
+  /** Databases that another Sluice on this host has, or wants. */
+  readonly succession?: Succession;
 }
 
 /** What a node of a cluster is made of besides its databases. */
@@ -368,6 +371,7 @@ export class Node extends EventEmitter<Events> {
     // One database that can't be protected must not keep the others down; it's failed in status, health and metrics.
     const alone = (relative: string): Promise<void> =>
       protect(relative).catch((error: unknown) => {
+        if (scanning && (isSluiceError(error, "SLU-6004") || isSluiceError(error, "SLU-6012"))) throw error;
         log.error({ db: path.join(db.dir, relative) }, `not protected: ${String(error)}`);
       });
     if (this.#restores(db)) {
@@ -391,7 +395,8 @@ export class Node extends EventEmitter<Events> {
       onAppeared: (relative) => {
         const ready = alone(relative);
         this.#appearing.add(ready);
-        void ready.then(() => this.#appearing.delete(ready));
+        const over = (): void => void this.#appearing.delete(ready);
+        ready.then(over, over);
         if (scanning) first.push(ready);
       },
       onGone: (relative) => {
@@ -463,6 +468,7 @@ export class Node extends EventEmitter<Events> {
       restoreMissing: this.#restores(db),
       adopt,
       acceptRollback,
+      succession: this.#options.succession,
     });
     this.#databases.set(file, database);
     observe(database, { log, metrics, emit: (event) => this.emit("event", event) });

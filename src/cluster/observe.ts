@@ -36,6 +36,7 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
     emit({ type: "state", db, state });
     if (state === "protected")
       log.info({ store: database.status.store, position: database.status.position }, "protected");
+    else if (state === "succeeded") log.info({ successor: database.status.successor }, "succeeded");
     else log.debug({ state }, "state");
   });
   database.on("captured", (position) => {
@@ -77,6 +78,9 @@ export function observe(database: ProtectedDatabase, { log: parent, metrics, emi
         break;
       case "recovered":
         log.info({ how: event.how, detail: event.detail }, "recovered");
+        break;
+      case "passed":
+        log.info({ outcome: event.outcome, heldMs: event.heldMs }, "offered to another Sluice on this host");
         break;
       case "quarantined":
         quarantined(event.path, event.pages);
@@ -131,6 +135,9 @@ export function updateGauges(metrics: Metrics, databases: Iterable<ProtectedData
     const { database, writer, path: db, state, status } = protectedDatabase;
     const labels = { db };
     metrics.failed.set(labels, state === "failed" ? 1 : 0);
+    metrics.succeeded.set(labels, state === "succeeded" ? 1 : 0);
+    // What is not sent yet is the other's business.
+    if (state === "succeeded") for (const gauge of [metrics.storeLag, metrics.frozenBatches]) gauge.remove(labels);
     metrics.databaseBytes.set(labels, status.sizeBytes ?? 0);
     metrics.quarantineEntries.set(labels, status.quarantined.entries);
     metrics.quarantineBytes.set(labels, status.quarantined.bytes);

@@ -3,45 +3,31 @@ import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Feed } from "../database/commit-feed.ts";
 import { type Database, stateDirOf } from "../database/database.ts";
-import type { DatabaseEvent } from "../database/events.ts";
 import { QuarantineWatch } from "../database/quarantined.ts";
 import type { Replica } from "../database/replica.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
-import { logContext, type LogContext, type LogEvent, untilAnswered } from "../log/context.ts";
+import { logContext, type LogContext, untilAnswered } from "../log/context.ts";
 import { listLog } from "../log/listing.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { placeLog } from "../log/place.ts";
 import type { Restored } from "../log/restore.ts";
-import { epochOf, formatPosition, NOTHING, type Position } from "../ltx/position.ts";
+import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
+import type { ProtectedEvents } from "./database-events.ts";
 import type { ProtectedOptions } from "./database-options.ts";
+import { isForeign, isLost, isOutside, isRefusal } from "./database-errors.ts";
+import { databaseStatus } from "./database-status.ts";
 import { Engine } from "./engine.ts";
 import { EpochEnds } from "./epoch-ends.ts";
 import { follow } from "./following.ts";
 import { openWriter } from "./leading.ts";
-import { assertEligible, waitReplica } from "./members.ts";
+import { assertEligible } from "./members.ts";
 import { keepBases } from "./quarantine-keep.ts";
 import { isThere, quarantineFile, restoreMissing } from "./restore-missing.ts";
 import type { DatabaseState, DatabaseStatus, NodeRole } from "./status.ts";
-
-interface Events {
-  state: [DatabaseState];
-  database: [DatabaseEvent];
-  log: [LogEvent];
-  /** Commits were captured up to the position. */
-  captured: [Position];
-  /** A change of the primary's, or of the log's, was applied. */
-  applied: [Position];
-  restored: [{ readonly txid: number; readonly elapsedMs: number }];
-  adopted: [string];
-  /** It can't go on by itself: another writer has the log, or the log refuses this database. */
-  refused: [SluiceError];
-  /** Another node writes the log: this one must step down. */
-  deposed: [SluiceError];
-  /** On a replica: the log has everything up to the position. */
-  placed: [Position];
-  /** Something failed and is tried again. */
-  failed: [Error];
-}
+import type { Heir } from "./succession/heir.ts";
+import { Overlap } from "./succession/overlap.ts";
+import type { Passable } from "./succession/succession.ts";
+import { Waits } from "./waits.ts";
 
 const POLL_MS = 250;
 const LOG_POLL_MS = 1_000;
@@ -49,6 +35,9 @@ const RETRY_FIRST_MS = 500;
 const RETRY_LAST_MS = 30_000;
 /** An application may start, with its database on disk, when the store has not answered for this long. */
 const STORE_PATIENCE_MS = 5_000;
+/** How long the store may take for what is committed before a successor gets the database; then that sends it. */
+const DRAIN_MS = 5_000;
+const SETTLE_POLL_MS = 5;
 
 /**
  * One database with its log (protocol sections 7 and 10). In this order:
@@ -61,6 +50,9 @@ const STORE_PATIENCE_MS = 5_000;
  *   this lasts. A node with others first places what the log has.
  * - as primary **protected**: captured and shipped. With other nodes, applications can write from `openGate` on.
  * - as replica **following**: the gate is closed; changes come from the primary, or from the log.
+ * - **passing**: a successor on this host has asked for it (`Succession`): nothing is sent any more, and soon the
+ *   checkpoint lock is given up. Back to *protected* when it isn't taken.
+ * - **succeeded**: the successor has it. Nothing is open here; questions are passed on to it. When it ends, *opening*.
  * - **failed**: the reason is in the status. Refusals of the log end here; what may pass is tried again.
  * - **closed**: by `stop`.
  *
@@ -71,7 +63,7 @@ const STORE_PATIENCE_MS = 5_000;
  * *taking-over* when the store doesn't answer and the database was on this disk. It rejects with what keeps it from
  * that.
  */
-export class ProtectedDatabase extends EventEmitter<Events> {
+export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements Passable {
   readonly path: string;
   readonly name: string;
   readonly #options: ProtectedOptions;
@@ -89,6 +81,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   #state: DatabaseState = "opening";
   #error: Error | undefined;
   readonly #engine: Engine;
+  readonly #overlap: Overlap;
+  readonly #waits: Waits;
   #writer: LogWriter | undefined;
   #feed: Feed | undefined;
   #takenOverAt: Position = NOTHING;
@@ -124,6 +118,11 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         if (event.type === "quarantined") this.#keepBases();
       },
     });
+    this.#overlap = new Overlap(options.succession, this, () => ({
+      writer: this.#writer,
+      database: this.#engine.database,
+    }));
+    this.#waits = new Waits(this, options.cluster, this.#overlap);
     this.#reached.promise.catch(() => undefined);
   }
 
@@ -159,73 +158,35 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   }
 
   /**
-   * The position now; as primary with all that is committed. `NOTHING` for a database that isn't open (yet): what is
-   * committed to it has no position. Undefined where there is none, or one that was refused and has not changed since.
+   * The position now; as primary with all that is committed. `NOTHING` for a database that isn't open (yet), or that
+   * another Sluice has: what is committed to it has no position here. Undefined where there is none, or one that was refused and has not changed since.
    */
   captureNow(): Position | undefined {
     const { database, replica } = this.#engine;
+    if (this.isAway) return NOTHING;
     const position = database?.captureNow() ?? replica?.position;
     if (position !== undefined) return position;
     return isThere(this.path) && this.#refused !== stampOf(this.path) ? NOTHING : undefined;
   }
 
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
-  async sync(wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
-    await this.#opened("primary", signal).catch((error: unknown) => {
-      throw this.#error ?? (error as Error);
-    });
-    const position = this.#engine.database!.captureNow();
-    if (wait === "local") await this.#engine.database!.freeze();
-    else await this.waitDurable(position, wait, signal);
-    return position;
+  sync(wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position> {
+    return this.#waits.sync(wait, signal);
   }
 
-  /** Until the database is open in this role, as primary with the log begun. Rejects when it never will be. */
-  async #opened(role: NodeRole, signal: AbortSignal): Promise<void> {
-    const isOpen = (): boolean =>
-      role === "primary"
-        ? this.#writer !== undefined && this.#engine.database !== undefined
-        : this.#engine.replica !== undefined;
-    while (!isOpen()) {
-      signal.throwIfAborted();
-      if (isSluiceError(this.#error) && isRefusal(this.#error)) throw this.#error;
-      await sleep(POLL_MS / 10, undefined, { signal });
-    }
+  /** See `Waits`. */
+  waitDurable(position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {
+    return this.#waits.durable(position, level, signal);
   }
 
-  /**
-   * Resolves when `position`, which this node has, is durable at `level` (protocol section 9); `NOTHING`: what is committed
-   * once the database is open. Rejects with SLU-4109 when that can't be told any more (this node stopped being the primary),
-   * with the reason of `signal`.
-   */
-  async waitDurable(position: Position, level: "replica" | "store", signal: AbortSignal): Promise<void> {
-    if (position === NOTHING) {
-      await this.#opened(this.#role, signal);
-      const now = this.captureNow();
-      if (now !== undefined && now !== NOTHING) await this.waitDurable(now, level, signal);
-      return;
-    }
-    const [cluster, database, writer] = [this.#options.cluster, this.#engine.database, this.#writer];
-    if (level === "store" || cluster === undefined || database === undefined || writer === undefined) {
-      return this.waitStored(position, signal);
-    }
-    const { upstream, memberLagMs } = cluster;
-    await waitReplica(
-      {
-        database,
-        writer,
-        source: upstream,
-        name: this.name,
-        lagMaxMs: memberLagMs,
-        isOver: () => this.#writer !== writer,
-        onOver: (listener) => {
-          this.on("state", listener);
-          return () => void this.off("state", listener);
-        },
-      },
-      position,
-      signal,
-    );
+  /** The same at `store`. */
+  waitStored(position: Position, signal: AbortSignal): Promise<void> {
+    return this.#waits.stored(position, signal);
+  }
+
+  /** What went wrong last, while it's not over. */
+  get failure(): Error | undefined {
+    return this.#error;
   }
 
   /** Everything committed is in the log, and the last record names no member: any candidate may go on from it. */
@@ -238,19 +199,28 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     while (database.frozen.length > 0) await sleep(1, undefined, { signal });
   }
 
-  /**
-   * Resolves when `position`, which this node has, is in the log. Rejects with SLU-4109 when that can't be told any more
-   * (this node stopped being the primary), with the reason of `signal`.
-   */
-  async waitStored(position: Position, signal: AbortSignal): Promise<void> {
-    // Open, and not the log's writer yet: it is taking over.
-    if (this.#engine.database !== undefined) await this.#opened("primary", signal);
-    if (this.#writer !== undefined) return this.#writer.waitFor(position, signal);
-    const stored = (): Position => this.#engine.replica?.record?.position ?? NOTHING;
-    while (stored() < position) await once(this, "placed", { signal });
-    const epoch = epochOf(position);
-    const end = epoch === epochOf(stored()) ? undefined : await this.ends.of(epoch, signal);
-    if (end !== undefined && position > end) throw new SluiceError("SLU-4109", `${this.path}: it has left the history`);
+  /** Another Sluice on this host has it, or is about to: what is captured here says nothing of what is committed. */
+  get isAway(): boolean {
+    if (this.#state === "passing" || this.#state === "succeeded") return true;
+    return this.#overlap.isRetired && this.#writer === undefined && this.#state !== "waiting";
+  }
+
+  /** The last commit of now, named by whoever has the database. */
+  positionNow(signal: AbortSignal): Promise<Position> {
+    return this.#overlap.positionNow(signal);
+  }
+
+  get log(): string {
+    const { store, prefix } = this.#options;
+    return prefix === "" ? store.url : `${store.url}/${prefix}`;
+  }
+
+  async settled(signal: AbortSignal): Promise<void> {
+    while (this.#state === "restoring" || this.#state === "opening") await sleep(SETTLE_POLL_MS, undefined, { signal });
+  }
+
+  passTo(heir: Heir): void {
+    this.#overlap.ask(heir);
   }
 
   /**
@@ -261,7 +231,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     this.#drain = drain;
     // An application may have made the file and ended before it was looked for again.
     if (this.#isAwaited && this.#role === "primary" && isThere(this.path))
-      await this.#opened("primary", drain).catch(() => undefined);
+      await this.#waits.opened("primary", drain).catch(() => undefined);
     this.#abort.abort();
     this.#turn.abort();
     const missing = await this.#life;
@@ -270,30 +240,10 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   }
 
   get status(): DatabaseStatus {
-    const { store, prefix } = this.#options;
-    const database = this.#engine.database ?? this.#engine.replica;
-    const shipped = this.#writer?.status;
-    const confirmed = database?.logState?.confirmed;
-    const position = database?.position;
-    return {
-      path: this.path,
-      name: this.name,
-      store: prefix === "" ? store.url : `${store.url}/${prefix}`,
-      role: this.#role,
-      state: this.#state,
-      error: this.#error === undefined ? undefined : describe(this.#error),
-      position: position === undefined ? undefined : formatPosition(position),
-      sizeBytes: statSync(this.path, { throwIfNoEntry: false })?.size,
-      walBytes: database?.walBytes,
-      confirmed: confirmed && {
-        txid: confirmed.txid,
-        position: formatPosition(confirmed.position),
-        at: new Date(confirmed.timestampMs).toISOString(),
-      },
-      storeLagMs: shipped && (shipped.behindSinceMs === undefined ? 0 : Date.now() - shipped.behindSinceMs),
-      frozen: this.#engine.database?.frozen.length,
-      quarantined: this.#quarantine.size,
-    };
+    const { path, name, log: store } = this;
+    const [database, replica, successor] = [this.#engine.database, this.#engine.replica, this.#overlap.heir?.who];
+    const about = { path, name, store, role: this.#role, state: this.#state, error: this.#error, successor };
+    return databaseStatus(about, database, replica, this.#writer, this.#quarantine.size);
   }
 
   get database(): Database | undefined {
@@ -358,7 +308,11 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     while (!this.#stopped) {
       const turn = AbortSignal.any([this.#abort.signal, this.#turn.signal]);
       try {
-        if (!this.#engine.isKept) await this.#bring(ready, turn);
+        if (!this.#engine.isKept) {
+          if (await this.#elsewhere(settled, turn)) continue;
+          await this.#bring(ready, turn);
+          if (this.#overlap.asked.aborted) continue;
+        }
         if (this.#role === "primary") await this.#lead(ready, settled, turn);
         else await this.#follow(settled, turn);
       } catch (error) {
@@ -393,7 +347,8 @@ export class ProtectedDatabase extends EventEmitter<Events> {
           return undefined;
         }
         this.emit("failed", known);
-        await sleep(retryMs, undefined, { signal: turn }).catch(() => undefined);
+        const wake = AbortSignal.any([turn, this.#overlap.asked]);
+        await sleep(retryMs, undefined, { signal: wake }).catch(() => undefined);
         retryMs = Math.min(2 * retryMs, RETRY_LAST_MS);
       }
     }
@@ -408,11 +363,10 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     if (this.#drain !== undefined) await this.drain(this.#drain).catch(() => undefined);
     const drained = (await this.#writer?.stop(this.#drain)) ?? database === undefined;
     await this.#close({ merge: true });
-    if (database === undefined && this.#isAwaited && isThere(this.path))
+    if (database === undefined && this.#isAwaited && !this.#overlap.isRetired && isThere(this.path))
       return `${this.path}: nothing of this new database is in the store`;
-    if (drained || database === undefined) return undefined;
-    const { logState, position } = database;
-    if (logState?.confirmed.position === position) return undefined;
+    if (drained || database === undefined || database.isConfirmed) return undefined;
+    const { logState } = database;
     const since = logState === undefined ? "of this database" : `after ${formatPosition(logState.confirmed.position)}`;
     return `${this.path}: commits ${since} are on this disk and not in the store`;
   }
@@ -440,7 +394,28 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     this.#isAwaited = true;
     ready.resolve();
     this.#reached.resolve();
-    while (!isThere(this.path)) await sleep(POLL_MS, undefined, { signal: turn });
+    while (!isThere(this.path) && !this.#overlap.asked.aborted) await sleep(POLL_MS, undefined, { signal: turn });
+  }
+
+  /** Nothing is open here. Another Sluice on this host wants the database, or has it: true when it had it for a while. */
+  async #elsewhere(settled: () => void, turn: AbortSignal): Promise<boolean> {
+    const { asking } = this.#overlap;
+    if (asking === undefined) {
+      const heir = await this.#overlap.find(turn);
+      if (heir !== undefined) await this.#leaveTo(heir, settled, turn);
+      return heir !== undefined;
+    }
+    const isTaken = await asking.offer();
+    this.#overlap.decided();
+    if (isTaken) await this.#leaveTo(asking, settled, turn);
+    return true;
+  }
+
+  async #leaveTo(heir: Heir, settled: () => void, turn: AbortSignal): Promise<void> {
+    const left = this.#overlap.leaveTo(heir, turn);
+    this.#enter("succeeded");
+    settled();
+    await left;
   }
 
   #restore(signal: AbortSignal): Promise<Restored | undefined> {
@@ -463,22 +438,9 @@ export class ProtectedDatabase extends EventEmitter<Events> {
         turn.throwIfAborted();
         await this.#engine.keep();
       }
-      const database = await this.#engine.toDatabase();
+      const database = await this.#engine.toDatabase(this.#overlap.ancestor);
       this.#enter("taking-over");
-      // Until a takeover is decided this node takes no other role: only a stop breaks it off.
-      this.#writer = await openWriter(
-        this.#options,
-        database,
-        {
-          log: (event) => this.emit("log", event),
-          captured: (position) => this.emit("captured", position),
-          ended: (error) => this.#engine.fail(error),
-        },
-        this.#abort.signal,
-      );
-      this.#takenOverAt = database.position;
-      this.ends.note(database.position);
-      if (cluster !== undefined) this.#feed = database.feed();
+      await this.#beginWriting(database);
     } catch (error) {
       // Another node was faster: its record is placed before the next try.
       if (cluster === undefined || !isSluiceError(error, "SLU-4101") || this.#engine.database === undefined)
@@ -488,11 +450,60 @@ export class ProtectedDatabase extends EventEmitter<Events> {
     } finally {
       clearTimeout(patience);
     }
-    this.#enter("protected");
-    settled();
-    await Promise.race([this.#engine.lost, ended(turn)]).catch((error: unknown) => this.#deposed(error, turn));
-    if (this.#stopped) return;
-    await this.#keep();
+    for (;;) {
+      if (this.#writer !== undefined) {
+        this.#enter("protected");
+        settled();
+      }
+      const either = AbortSignal.any([turn, this.#overlap.asked]);
+      await Promise.race([this.#engine.lost, ended(either)]).catch((error: unknown) => this.#deposed(error, turn));
+      if (this.#stopped) return;
+      const { asking } = this.#overlap;
+      if (asking === undefined) return this.#keep();
+      if (await this.#pass(asking)) return this.#leaveTo(asking, settled, turn);
+    }
+  }
+
+  async #beginWriting(database: Database): Promise<void> {
+    try {
+      // Until a takeover is decided this node takes no other role: only a stop breaks it off, or a successor, which
+      // finds the same on the disk.
+      this.#writer = await openWriter(
+        this.#options,
+        database,
+        {
+          log: (event) => this.emit("log", event),
+          captured: (position) => this.emit("captured", position),
+          ended: (error) => this.#engine.fail(error),
+        },
+        AbortSignal.any([this.#abort.signal, this.#overlap.asked]),
+      );
+    } catch (error) {
+      if (this.#stopped || !this.#overlap.asked.aborted || !isSluiceError(error, "SLU-4109")) throw error;
+      return;
+    }
+    this.#takenOverAt = database.position;
+    this.ends.note(database.position);
+    if (this.#options.cluster !== undefined) this.#feed = database.feed();
+  }
+
+  /** A successor gets everything that is committed, in the store if that answers, and then the database. False when it stays. */
+  async #pass(heir: Heir): Promise<boolean> {
+    const database = this.#engine.database!;
+    const late = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(DRAIN_MS)]);
+    await this.#writer?.sync(late).catch(() => undefined);
+    this.#enter("passing");
+    await this.#endWriter();
+    const passed = await database
+      .pass(() => heir.offer())
+      .catch((error: unknown) => {
+        this.emit("failed", error instanceof Error ? error : new Error(String(error)));
+        return "kept";
+      });
+    this.#overlap.decided();
+    if (passed === "taken") await this.#engine.close({ merge: false });
+    else await this.#beginWriting(database);
+    return passed === "taken";
   }
 
   /** Another node writes the log now: with others, the node closes the gate, and this database then follows. */
@@ -565,6 +576,7 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   async #close(options: { readonly merge: boolean; readonly reopens?: boolean }): Promise<void> {
     await this.#endWriter();
     await this.#engine.close(options);
+    this.#overlap.release();
   }
 
   async #endWriter(): Promise<void> {
@@ -575,16 +587,6 @@ export class ProtectedDatabase extends EventEmitter<Events> {
   }
 }
 
-/** The files or the WAL are not what Sluice has followed: they must be opened anew. */
-function isLost(error: Error): boolean {
-  return ["SLU-2006", "SLU-2007", "SLU-2020"].some((code) => isSluiceError(error) && error.code === code);
-}
-
-/** The disk's fault, or another node's: the files that are open are as they were. */
-function isOutside(error: Error): boolean {
-  return isSluiceError(error) && /^SLU-(2008|2009|2010|8\d\d\d)$/.test(error.code);
-}
-
 /** Changes with every commit, unless the clock stands still. */
 function stampOf(file: string): string {
   const stats = [file, `${file}-wal`].map((each) => statSync(each, { throwIfNoEntry: false, bigint: true }));
@@ -593,19 +595,4 @@ function stampOf(file: string): string {
 
 async function ended(signal: AbortSignal): Promise<void> {
   if (!signal.aborted) await once(signal, "abort");
-}
-
-/** The log says that this database may not write to it, or the primary that it's another one: trying again changes nothing. */
-function isRefusal({ code }: SluiceError): boolean {
-  return /^SLU-(410[1-6]|8207)$/.test(code);
-}
-
-/** What `--adopt` is the answer to: passed by another writer, no history with the log, or another log's. */
-function isForeign(error: Error): boolean {
-  return ["SLU-4101", "SLU-4104", "SLU-4105", "SLU-8207"].some((code) => isSluiceError(error) && error.code === code);
-}
-
-function describe(error: Error): NonNullable<DatabaseStatus["error"]> {
-  if (isSluiceError(error)) return { code: error.code, message: error.message, hint: error.hint };
-  return { code: undefined, message: error.message, hint: "" };
 }

@@ -47,6 +47,7 @@ export interface NodeStatus {
  * - `restoring`, `opening`, `taking-over`: on the way
  * - `protected`: captured, and shipped to its store
  * - `following`: on a replica; it takes what the primary, or the log, has
+ * - `passing`, `succeeded`: another Sluice on this host is taking it over, or has it now, and is asked about it
  * - `failed`: not protected, for the reason given; the node tries again where that can help
  * - `closed`: the node has let it go
  */
@@ -57,6 +58,8 @@ export type DatabaseState =
   | "taking-over"
   | "protected"
   | "following"
+  | "passing"
+  | "succeeded"
   | "failed"
   | "closed";
 
@@ -77,6 +80,8 @@ export interface DatabaseStatus {
   readonly confirmed: { readonly txid: number; readonly position: string; readonly at: string } | undefined;
   /** For how long the oldest commit that is not in the store has been waiting; 0 when all are. */
   readonly storeLagMs: number | undefined;
+  /** Who has taken it over, on this host. */
+  readonly successor?: { readonly pid: number; readonly version: string };
   /** Sealed batches that wait for the store. */
   readonly frozen: number | undefined;
   /** What left its history and lies in its quarantine; `sluice quarantine` shows and extracts it. */

@@ -38,7 +38,7 @@ const NAME_GAP = 1 << 20;
  * - **claiming**: from `freezeTakeover`. Commits are captured, but not named yet, and nothing is sealed. `abandon` leads
  *   back; so does another `freezeTakeover`, after a claim that was confirmed and yet began nothing. After a restart
  *   the state says that a claim is not decided.
- * - **begun**: from `begin`, in one epoch. Commits are named in it; batches are sealed.
+ * - **begun**: from `begin`, in one epoch. Commits are named in it; batches are sealed. `rest` leads back to *waiting*.
  */
 export class Batches implements Books {
   readonly #file: StateFile;
@@ -120,6 +120,13 @@ export class Batches implements Books {
   /** Everything captured is in a sealed batch. */
   get isSealed(): boolean {
     return this.#open.isEmpty && !this.#claiming;
+  }
+
+  /** Nothing that was captured is missing in the log. */
+  get isConfirmed(): boolean {
+    const { confirmed, frozen } = this.#state;
+    const isAll = this.#open.isEmpty && this.#unnamed === 0 && this.#position === confirmed.position;
+    return isAll && frozen.every(({ position }) => position === confirmed.position);
   }
 
   get canSeal(): boolean {
@@ -257,6 +264,11 @@ export class Batches implements Books {
     await this.#write({ ...this.#state, epoch, writer });
     this.#nameRest();
     this.#begun = true;
+  }
+
+  /** Nothing is sealed until an epoch is begun again. */
+  rest(): void {
+    this.#begun = false;
   }
 
   /** Seals the open batch; undefined when it's empty, unless the last record names members and no more are wanted. */

@@ -9,6 +9,7 @@ import type { DatabaseEvent } from "./events.ts";
 import { fileMark, isSameMark } from "./files.ts";
 import { Followed } from "./followed.ts";
 import type { LiveWal } from "./live-wal.ts";
+import { type Passed, passCheckpoint } from "./passing.ts";
 import type { ResyncSource } from "./replication.ts";
 import { resyncSource } from "./resync-source.ts";
 import { toBatches } from "./roles.ts";
@@ -98,6 +99,11 @@ export class Database implements LoggedDatabase {
 
   get frozen(): readonly FrozenBatch[] {
     return this.#batches.frozen;
+  }
+
+  /** Nothing that was captured is missing in the log; also to be asked when it's closed. */
+  get isConfirmed(): boolean {
+    return this.#batches.isConfirmed;
   }
 
   /** The last sealed state and its checksum; undefined before the first. */
@@ -258,6 +264,22 @@ export class Database implements LoggedDatabase {
   }
 
   /**
+   * Gives it to another Sluice on this host (`passCheckpoint`). What is committed is sealed first. When it's "taken" only
+   * `close` without a merge makes sense; otherwise an epoch must be begun again. Throws SLU-2008 to SLU-2010.
+   */
+  pass(offer: () => Promise<boolean>): Promise<Passed> {
+    return this.#run(async () => {
+      await this.#settle();
+      if (this.#batches.canSeal) await this.#batches.freeze();
+      // Whoever has it next begins an epoch, and no batch comes between.
+      this.#batches.rest();
+      const { outcome, heldMs } = await passCheckpoint(this.#wal, offer);
+      this.#onEvent({ type: "passed", outcome, heldMs });
+      return outcome;
+    });
+  }
+
+  /**
    * Ends it. `merge` (the default): what is committed is sealed, the WAL is brought into the database file, and when
    * no application has it open, WAL and wal-index go; the next start then needs no look at the pages. It is left
    * out where nothing can be sealed, or where others keep the database busy. Batches that were not sent stay frozen.
@@ -271,7 +293,10 @@ export class Database implements LoggedDatabase {
     await this.#queue.run(async () => {
       const { merge = true, patienceMs = 2_000 } = options;
       try {
-        if (merge && this.#wal.capture.lost === undefined && this.#batches.canSeal) await this.#merge(patienceMs);
+        if (merge && this.#wal.capture.lost === undefined) {
+          this.#wal.captureNow();
+          if (this.#batches.canSeal) await this.#merge(patienceMs);
+        }
       } catch (error) {
         this.#onEvent({ type: "failed", error: error instanceof Error ? error : new Error(String(error)) });
       } finally {
@@ -283,7 +308,6 @@ export class Database implements LoggedDatabase {
 
   /** Before the locks go, the WAL is empty: nothing in it can come to life when SQLite opens it alone. */
   async #merge(patienceMs: number): Promise<void> {
-    this.#wal.captureNow();
     const mark = await this.#wal.finish(patienceMs);
     if (mark === undefined) return;
     this.#wal.release();

@@ -1,9 +1,12 @@
 import type { Position } from "../ltx/position.ts";
+import type { Passed } from "./passing.ts";
 import type { Repair } from "./header-repair.ts";
 import type { Recovery } from "./recover.ts";
 
 /** What a database tells the node that has it open; for logs, metrics and decisions. */
 export type DatabaseEvent =
+  /** It was offered to a successor, and writers were held up for `heldMs`. */
+  | { readonly type: "passed"; readonly outcome: Passed; readonly heldMs: number }
   /** How the database stood to its state at start; `pages` differ, `frames` were in the WAL. */
   | { readonly type: "recovered"; readonly how: Recovery["kind"]; readonly detail: string }
   /** What leaves the database's history was saved first; `pages` is undefined for batches. */

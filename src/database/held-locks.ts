@@ -39,13 +39,9 @@ export class HeldLocks {
 
   /** Tries for the locks that are missing, in their order. Undefined when all are held, else what is in the way. */
   take(): string | undefined {
-    const { db, shm } = this.#files;
-    this.#shared ||= tryLock(db, "shared", SHARED_FIRST, SHARED_SIZE);
-    if (!this.#shared) {
-      return blocked("the database file is locked exclusively", lockHolder(db, "shared", SHARED_FIRST, SHARED_SIZE));
-    }
-    this.#dms ||= tryLock(shm, "shared", WAL_DMS_LOCK);
-    if (!this.#dms) return blocked("the wal-index is being set up", lockHolder(shm, "shared", WAL_DMS_LOCK));
+    const { shm } = this.#files;
+    const blockedBefore = this.#takeShared();
+    if (blockedBefore !== undefined) return blockedBefore;
     this.#checkpoint ||= tryLock(shm, "exclusive", WAL_CKPT_LOCK);
     if (!this.#checkpoint) {
       return blocked("the checkpoint lock is held", lockHolder(shm, "exclusive", WAL_CKPT_LOCK));
@@ -53,6 +49,28 @@ export class HeldLocks {
     this.#pin ||= this.#takePin();
     if (!this.#pin) return blocked("read mark 4 is in use", lockHolder(shm, "exclusive", WAL_PIN_LOCK));
     return undefined;
+  }
+
+  /**
+   * Takes what two Sluices can hold at once, beside the one that looks after the database: SHARED, DMS, and the pin that is
+   * held already. From then on neither of them, and nobody else, can restart the WAL. What is in the way, or undefined.
+   */
+  takeBeside(): string | undefined {
+    const { shm } = this.#files;
+    const blockedBefore = this.#takeShared();
+    if (blockedBefore !== undefined) return blockedBefore;
+    this.#pin ||= this.#sharePin();
+    return this.#pin ? undefined : blocked("read mark 4 is in use", lockHolder(shm, "shared", WAL_PIN_LOCK));
+  }
+
+  #takeShared(): string | undefined {
+    const { db, shm } = this.#files;
+    this.#shared ||= tryLock(db, "shared", SHARED_FIRST, SHARED_SIZE);
+    if (!this.#shared) {
+      return blocked("the database file is locked exclusively", lockHolder(db, "shared", SHARED_FIRST, SHARED_SIZE));
+    }
+    this.#dms ||= tryLock(shm, "shared", WAL_DMS_LOCK);
+    return this.#dms ? undefined : blocked("the wal-index is being set up", lockHolder(shm, "shared", WAL_DMS_LOCK));
   }
 
   /** The mark first, so that no reader can be using the slot when the lock becomes a shared one. */
@@ -63,13 +81,28 @@ export class HeldLocks {
     return tryLock(shm, "shared", WAL_PIN_LOCK);
   }
 
+  /** Another holder has set the mark: while the lock is shared nobody can change it. */
+  #sharePin(): boolean {
+    const { shm } = this.#files;
+    if (!tryLock(shm, "shared", WAL_PIN_LOCK)) return false;
+    if (isPinMarkSet(shm)) return true;
+    unlock(shm, WAL_PIN_LOCK);
+    return false;
+  }
+
+  /** Gives up CKPT alone, for a successor: the pin stays, and so does the WAL. `take` takes it back. */
+  releaseCheckpoint(): void {
+    unlock(this.#files.shm, WAL_CKPT_LOCK);
+    this.#checkpoint = false;
+  }
+
   /** Invariant 1: all four are held, and nobody has changed the pin's mark. Throws SLU-2000. */
   assertHeld(): void {
     if (this.#shared && this.#dms && this.#checkpoint && this.#pin) return;
     throw new SluiceError("SLU-2000", `${this.#files.path}: a lock that Sluice must hold is not held`);
   }
 
-  /** Exclusive instead of shared, for a restart of the WAL; no reader uses the slot, so it is always granted. */
+  /** Exclusive instead of shared, for a restart of the WAL; false only while a successor shares the pin. */
   raisePin(): boolean {
     return tryLock(this.#files.shm, "exclusive", WAL_PIN_LOCK);
   }
@@ -143,9 +176,13 @@ export class HeldLocks {
 
 const word = new Uint8Array(4);
 
-function setPinMark(shm: number): void {
+function isPinMarkSet(shm: number): boolean {
   readAt(shm, word, 4, OFFSET_PIN_MARK);
-  if (word.every((byte) => byte === 0xff)) return;
+  return word.every((byte) => byte === 0xff);
+}
+
+function setPinMark(shm: number): void {
+  if (isPinMarkSet(shm)) return;
   new Uint32Array(word.buffer)[0] = MARK_UNUSED;
   writeAt(shm, word, 0, 4, OFFSET_PIN_MARK);
 }

@@ -7,6 +7,15 @@ import { requireDatabase } from "./inspect.ts";
 
 const RETRY_MS = 25;
 
+/**
+ * The Sluice that looks after the database until now and gives it up for this one (`cluster/succession`). `pass` is called
+ * with SHARED, DMS and the pin held beside it; it calls `take` when the checkpoint lock should be free, as often as it has
+ * to, and resolves when that has had it. Rejects when it can't be had.
+ */
+export interface Predecessor {
+  pass(take: () => boolean): Promise<void>;
+}
+
 export interface OpenedFiles {
   readonly files: DatabaseFiles;
   readonly locks: HeldLocks;
@@ -22,18 +31,19 @@ export interface OpenedFiles {
  *
  * Never creates a database: SLU-2005 when there is none of at least one page. SLU-2003 when locks could not be had
  * within `patienceMs`, SLU-2004 when SQLite can't open it, SLU-2008 to SLU-2010 for system errors. After an error
- * nothing is held.
+ * nothing is held. With a `predecessor` the locks are its own until it passes them on.
  */
 export async function openFiles(
   path: string,
   patienceMs: number,
   gate: "open" | "closed",
   signal?: AbortSignal,
+  predecessor?: Predecessor,
 ): Promise<OpenedFiles> {
   const deadline = performance.now() + patienceMs;
   for (;;) {
     signal?.throwIfAborted();
-    const result = await openOnce(path, deadline, gate, signal);
+    const result = await openOnce(path, deadline, gate, signal, predecessor);
     if (typeof result !== "string") return result;
     if (performance.now() >= deadline) {
       throw new SluiceError("SLU-2003", `${path}: ${result}, for ${Math.round(patienceMs / 1000)} s`);
@@ -48,6 +58,7 @@ async function openOnce(
   deadline: number,
   gate: "open" | "closed",
   signal: AbortSignal | undefined,
+  predecessor: Predecessor | undefined,
 ): Promise<OpenedFiles | string> {
   requireDatabase(path);
   const connection = connect(path);
@@ -61,12 +72,18 @@ async function openOnce(
     const held = locks;
     const take = (): string | undefined =>
       held.take() ?? (gate === "open" || held.closeGate() ? undefined : "an application is writing");
-    let blocked = take();
-    while (blocked !== undefined && performance.now() < deadline) {
-      signal?.throwIfAborted();
-      await sleep(RETRY_MS);
-      blocked = take();
-    }
+    const patiently = async (attempt: () => string | undefined): Promise<string | undefined> => {
+      let blocked = attempt();
+      while (blocked !== undefined && performance.now() < deadline) {
+        signal?.throwIfAborted();
+        await sleep(RETRY_MS);
+        blocked = attempt();
+      }
+      return blocked;
+    };
+    if (predecessor !== undefined && (await patiently(() => held.takeBeside())) === undefined)
+      await predecessor.pass(() => held.take() === undefined);
+    const blocked = await patiently(take);
     if (blocked !== undefined) return blocked;
     const pageSize = connection.pragma("page_size", { simple: true }) as number;
     const difference = files.difference();

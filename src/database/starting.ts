@@ -13,7 +13,7 @@ import { Followed } from "./followed.ts";
 import { type DatabaseLimits, defaultLimits } from "./limits.ts";
 import { LiveWal } from "./live-wal.ts";
 import { OpenBatch } from "./open-batch.ts";
-import { openFiles, type OpenedFiles } from "./opening.ts";
+import { openFiles, type OpenedFiles, type Predecessor } from "./opening.ts";
 import { Owner } from "./owner.ts";
 import { PageSums } from "./page-sums.ts";
 import { quarantinePages } from "./quarantine.ts";
@@ -30,6 +30,8 @@ export interface DatabaseOptions {
   /** Must return at once and not throw. */
   readonly onEvent?: (event: DatabaseEvent) => void;
   readonly signal?: AbortSignal;
+  /** Who looks after the database until now, and is asked for it. */
+  readonly predecessor?: Predecessor | undefined;
 }
 
 /** A database that is opened and captured, with what a `Database` or a `Replica` is made of. */
@@ -59,7 +61,7 @@ export async function start(
   const limits = { ...defaultLimits, ...options.limits };
   const onEvent = options.onEvent ?? ((): void => undefined);
   for (let attempt = 0; ; attempt++) {
-    const opened = await openFiles(file, limits.openMs, gate, options.signal);
+    const opened = await openFiles(file, limits.openMs, gate, options.signal, options.predecessor);
     let stateFile: StateFile | undefined;
     let lost: readonly number[];
     try {

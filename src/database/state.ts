@@ -67,7 +67,7 @@ export const emptyState: PersistedState = {
 };
 
 /** Of the document. Raised with every change of what must be in it: no version guesses at what another one meant. */
-const FORMAT = 1;
+export const STATE_FORMAT = 1;
 /** One of the two places in the file; a state with all its frozen batches fits into it. */
 const SLOT_BYTES = 16 * 1024;
 const HEAD_BYTES = 24;
@@ -197,7 +197,7 @@ function newestOf(bytes: Buffer, dir: string): Found | undefined {
   return slots.filter((slot) => slot !== undefined).toSorted((a, b) => b.counter - a.counter)[0];
 }
 
-const THIS = named(VERSION, FORMAT);
+const THIS = named(VERSION, STATE_FORMAT);
 
 function named(version: unknown, format: unknown): string {
   return `Sluice ${typeof version === "string" ? version : "of a development version"} (state format ${Number(format ?? 0)})`;
@@ -205,7 +205,7 @@ function named(version: unknown, format: unknown): string {
 
 /** Without the paths of frozen batches: the directory may be moved, and long ones would not fit. */
 function encodeSlot(counter: number, state: PersistedState): Buffer {
-  const document = JSON.stringify({ format: FORMAT, version: VERSION, ...state }, (key, value: unknown) => {
+  const document = JSON.stringify({ format: STATE_FORMAT, version: VERSION, ...state }, (key, value: unknown) => {
     if (key === "path") return undefined;
     return typeof value === "bigint" ? `0x${value.toString(16)}` : value;
   });
@@ -229,7 +229,7 @@ function decodeSlot(slot: Buffer, dir: string): Found | undefined {
     typeof value === "string" && U64_KEYS.has(key) ? BigInt(value) : value,
   ) as PersistedState & { readonly format?: unknown; readonly version?: unknown };
   const writtenBy = named(version, format);
-  if (format !== FORMAT) return { counter, state: undefined, writtenBy };
+  if (format !== STATE_FORMAT) return { counter, state: undefined, writtenBy };
   const frozen = state.frozen.map((batch) => ({ ...batch, path: sealedPath(dir, batch.txid) }));
   return { counter, state: { ...state, frozen }, writtenBy };
 }

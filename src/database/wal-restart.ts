@@ -162,12 +162,12 @@ export class WalRestart {
   /** 124–127 exclusively: with `nBackfill` = `mxFrame` new readers go to slot 0, so these drain. */
   #lockReaders(): boolean {
     const { files, locks } = this.#parts;
-    for (let i = 1; i <= 3; i++) {
-      if (tryLock(files.shm, "exclusive", walReadLock(i))) continue;
+    for (let i = 1; i <= 4; i++) {
+      if (i === 4 ? locks.raisePin() : tryLock(files.shm, "exclusive", walReadLock(i))) continue;
       for (let held = 1; held < i; held++) unlock(files.shm, walReadLock(held));
       return false;
     }
-    return locks.raisePin();
+    return true;
   }
 
   #unlockReaders(): void {

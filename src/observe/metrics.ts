@@ -40,6 +40,11 @@ export class Metrics {
   readonly quarantineBytes = this.#gauge("sluice_quarantine_bytes", "Size of the database's quarantine");
   readonly failed = this.#gauge("sluice_database_failed", "1 while the database is not protected because of an error");
 
+  readonly succeeded = this.#gauge(
+    "sluice_database_succeeded",
+    "1 while another Sluice on this host looks after the database, which it has taken over from this one",
+  );
+
   readonly commits = this.#counter("sluice_commits_total", "Commits captured");
   readonly records = this.#counter("sluice_records_total", "Records confirmed by the store");
   readonly recordBytes = this.#counter("sluice_record_bytes_total", "Bytes of confirmed records");

@@ -77,7 +77,7 @@ export async function named(
     const found = made !== undefined && (await within(made, limit.signal)).length > 0;
     if (!found && !isNew(door, positions)) return positions;
     for (;;) {
-      const now = door.view.positions();
+      const now = await door.view.positions();
       if (!isNew(door, now)) return now;
       await sleep(LOOK_MS, undefined, { signal: limit.signal });
     }

@@ -9,7 +9,7 @@ import type { Door } from "./door.ts";
 import { fromAnswer, valueOf } from "./headers.ts";
 import { asWrite, type Incoming, readIncoming } from "./incoming.ts";
 import { KeptBody } from "./kept-body.ts";
-import type { DatabasePosition } from "./node-view.ts";
+import type { DatabasePosition, NodeView } from "./node-view.ts";
 import { ownAnswer } from "./own.ts";
 import { findPlace, placeNow, waitForPrimary } from "./place.ts";
 import { positionHeaders } from "./position-headers.ts";
@@ -140,7 +140,7 @@ export class Exchange {
     const isWrite = mode === "write";
     const watches =
       mode !== "pass" && (incoming.level !== "local" || (door.config.readYourWrites && reign !== undefined));
-    const before = watches ? door.view.positions() : NONE;
+    const before = watches ? await door.view.positions() : NONE;
     if (isWrite) this.#pass = this.#door.gate.enter();
     const answer = await askApplication(this.#asking(incoming));
     if (asksForReplay(answer.message.rawHeaders, door.config.forward === "fly-replay")) {
@@ -169,7 +169,7 @@ export class Exchange {
     const isStream = valueOf(message.rawHeaders, "content-type")?.startsWith("text/event-stream") === true;
     const level = isStream ? "local" : incoming.level;
     const waits = level !== "local";
-    let atEnd: readonly DatabasePosition[] | undefined;
+    let atEnd: ReturnType<NodeView["positions"]> | undefined;
     let uncaptured: unknown;
     const onEnd = (): void => {
       if (waits) this.#pass?.answered();
@@ -192,7 +192,7 @@ export class Exchange {
     else if (isStream) this.#pass?.released();
     if (waits) await delivery.gather();
     if (uncaptured !== undefined) throw uncaptured as Error;
-    let positions = watches ? (atEnd ?? door.view.positions()) : NONE;
+    let positions = watches ? await (atEnd ?? door.view.positions()) : NONE;
     if (door.config.readYourWrites && watches && isWrite && !isStream)
       positions = await named(door, positions, this.#gone.signal);
     const release: Release = { level, reign, isWrite };
@@ -205,7 +205,7 @@ export class Exchange {
     this.#endConnection(headers);
     const rest = async (): Promise<void> => {
       if (atEnd === undefined) throw uncaptured as Error;
-      await confirmRest(door, positions, atEnd, release, this.#gone.signal);
+      await confirmRest(door, positions, await atEnd, release, this.#gone.signal);
       this.#pass?.released();
     };
     if (atEnd !== undefined || (!waits && length !== undefined)) this.#pass?.released();

@@ -44,9 +44,10 @@ export interface NodeView {
   onChange(listener: () => void): () => void;
   /**
    * Every database's position now; on a primary, commits are captured up to this moment first. 0 for a database that isn't
-   * open (yet): what is committed to it has no position, and {@link waitDurable} waits for whatever that is.
+   * open (yet): what is committed to it has no position, and {@link waitDurable} waits for whatever that is. A promise
+   * where another process on this host has a database and is asked.
    */
-  positions(): readonly DatabasePosition[];
+  positions(): readonly DatabasePosition[] | Promise<readonly DatabasePosition[]>;
   /**
    * Looks for databases that the application has just made in a directory: those that aren't among the `known`. Undefined
    * where there are no directories. Rejects when one can't be read.

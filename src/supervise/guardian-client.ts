@@ -195,7 +195,7 @@ export class Guardian {
     this.kill();
     const late = AbortSignal.timeout(EXIT_LIMIT_MS);
     await Promise.race([this.lost, once(late, "abort")]);
-    await removeGuardianFile(this.#file);
+    await removeGuardianFile(this.#file, this.#process.pid ?? 0);
   }
 
   /** Lets go of the guardian: it kills the application and exits, as if this process had died. */

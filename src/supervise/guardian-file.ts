@@ -20,7 +20,8 @@ interface GuardianFile {
   readonly guardian: ProcessName;
 }
 
-function scope(): string {
+/** Boot and pid namespace: two processes with the same one can tell each other by their pids. */
+export function pidScope(): string {
   return `${readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim()} ${readlinkSync("/proc/self/ns/pid")}`;
 }
 
@@ -38,27 +39,32 @@ export async function writeGuardianFile(file: string, guardianPid: number): Prom
   const sluice = name(process.pid);
   const guardian = name(guardianPid);
   if (!sluice || !guardian) throw new Error(`process ${guardianPid} ended`);
-  const content: GuardianFile = { scope: scope(), sluice, guardian };
+  const content: GuardianFile = { scope: pidScope(), sluice, guardian };
   await mkdir(path.dirname(file), { recursive: true });
   await writeFile(`${file}.tmp`, `${JSON.stringify(content)}\n`);
   await rename(`${file}.tmp`, file);
 }
 
-/** Removes the file after an orderly end. */
-export async function removeGuardianFile(file: string): Promise<void> {
-  await rm(file, { force: true });
+/** Removes the file after an orderly end, unless a successor has noted its own guardian there. */
+export async function removeGuardianFile(file: string, guardianPid: number): Promise<void> {
+  const noted = await readGuardianFile(file);
+  if (noted === undefined || noted.guardian.pid === guardianPid) await rm(file, { force: true });
 }
 
 /**
  * Before Sluice opens a database: makes sure that nothing of an earlier life is left. A guardian whose Sluice died
  * kills the application and exits by itself; this waits for it, and after `limitMs` kills both.
- * Throws SLU-6004 when the Sluice that the file names is alive, SLU-6005 when something of the earlier life can't be
+ * Throws SLU-6004 when the Sluice that the file names is alive and isn't to be taken over, SLU-6005 when something of the earlier life can't be
  * killed. A file from before the last boot, from another container or damaged says nothing and is ignored.
  */
-export async function endOldGuardian(file: string, limitMs = 10_000): Promise<void> {
+export async function endOldGuardian(
+  file: string,
+  { takesOver = false, limitMs = 10_000 }: { readonly takesOver?: boolean; readonly limitMs?: number } = {},
+): Promise<void> {
   const old = await readGuardianFile(file);
-  if (!old || old.scope !== scope()) return;
+  if (!old || old.scope !== pidScope()) return;
   if (old.sluice.pid !== process.pid && isAlive(old.sluice)) {
+    if (takesOver) return;
     throw new SluiceError("SLU-6004", `${path.dirname(file)} is looked after by process ${old.sluice.pid}`);
   }
   // It may have been stopped, and would then never notice that its Sluice died.

@@ -44,6 +44,8 @@ export interface RunOptions {
   readonly entries: readonly ExecEntry[];
   /** Where the guardian is noted, so that the next start finds it: beside the databases. */
   readonly guardianFile: string;
+  /** Whether another Sluice that runs here is taken over from; default: it's refused. */
+  readonly takesOver?: boolean;
   /** The environment of the application. */
   readonly env: Environment;
   readonly log: Logger;
@@ -97,10 +99,10 @@ class Run {
   }
 
   async run(): Promise<number> {
-    const { guardianFile, entries } = this.#options;
+    const { guardianFile, entries, takesOver = false } = this.#options;
     let status = 0;
     try {
-      await endOldGuardian(guardianFile);
+      await endOldGuardian(guardianFile, { takesOver });
       // Before the node: closed gates must be held from before the application starts.
       if (entries.length > 0) this.#guardian = await Guardian.start(guardianFile);
     } catch (error) {

@@ -1,5 +1,4 @@
 import { existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import path from "node:path";
 import { describe, expect, test } from "vitest";
 import type { Report } from "../../src/admin/report.ts";
 import { Place } from "./sluice.ts";
@@ -74,12 +73,9 @@ describe("beside a running Sluice", () => {
     place.create("app.db");
     const first = await place.start(PROTECTED, "replicate", "app.db", place.store);
     const { socket } = JSON.parse(readFileSync(place.path(".app.db-sluice/owner.json"), "utf8")) as { socket: string };
-    const second = await place.start("", "replicate", "app.db", place.store);
-    // It listens before it notes itself anywhere.
-    const listens = (): boolean =>
-      readdirSync(path.dirname(socket)).some((name) => name.includes(`-${second.child.pid}-`));
-    await expect.poll(listens, { timeout: 30_000 }).toBe(true);
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    const second = await place.sluice("replicate", "--no-takeover", "app.db", place.store);
+    expect(second.status).toBe(1);
+    expect(JSON.parse(readFileSync(place.path(".app.db-sluice/owner.json"), "utf8"))).toMatchObject({ socket });
     const { processes } = await place.json<Report>("status", "app.db");
     expect(processes).toMatchObject([{ pid: first.child.pid }]);
   });

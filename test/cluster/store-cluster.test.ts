@@ -120,7 +120,7 @@ test("a read that has seen more waits while a node takes over, until it has plac
   renameSync(cluster.at("way"), cluster.at("way.away"));
   writeFileSync(cluster.at("way"), "");
   await cluster.sqlBeside("a", 10, "insert into t values(1)");
-  const [seen] = new ServedNode(a, "a", 0).positions();
+  const [seen] = await new ServedNode(a, "a", 0).positions();
   await cluster.stop("a");
   await expect.poll(() => b.databases[0]!.role, { ...patient, interval: 1 }).toBe("primary");
   const applied = (position: bigint): Promise<string> =>

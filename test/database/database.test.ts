@@ -366,7 +366,7 @@ test("a snapshot is the state at its cut while writers go on, and is given up pa
   const whole = Buffer.alloc(snapshot.pageCount * 4096);
   await snapshot.read(1, whole);
   expect(whole.equals(image)).toBe(true);
-  expect(snapshot.checksum).toBe(log.records.find((batch) => batch.txid === snapshot.txid)!.checksum);
+  expect(snapshot.checksum).toBe(log.records.findLast((batch) => batch.txid === snapshot.txid)!.checksum);
   snapshot.release();
   const second = await log.database.snapshot();
   await runPythonBeside(path, rows(2000, 4000));
@@ -398,4 +398,18 @@ test("a second opening of an open database is refused; after the close everythin
   await end(log);
   expect(() => log.database.captureNow()).toThrow(expect.objectContaining({ code: "SLU-2013" }));
   expect(() => log.database.freeze()).toThrow(expect.objectContaining({ code: "SLU-2013" }));
+});
+
+test("what is committed while a takeover is under way isn't confirmed, although the position stays", async () => {
+  const database = await Database.open(path);
+  await database.bindLog({ logId: "l", nodeId: "n" });
+  await database.freezeTakeover({ txid: 1, writer: 5n, minTimestampMs: 0 });
+  await database.confirm(1);
+  expect(database.isConfirmed).toBe(true);
+  await database.begin(1, 5n);
+  await database.freezeTakeover({ txid: 2, writer: 6n, minTimestampMs: 0 });
+  await runPythonBeside(path, rows(1));
+  await database.close();
+  expect(database.position).toBe(database.logState!.confirmed.position);
+  expect(database.isConfirmed).toBe(false);
 });

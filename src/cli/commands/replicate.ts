@@ -6,13 +6,14 @@ import { dropCleanPages } from "../../observe/clean-pages.ts";
 import { execEntries } from "../../supervise/exec-list.ts";
 import { runApplication } from "../../supervise/run.ts";
 import { noteDir, serve, type Served } from "../serve.ts";
-import { configOption } from "../options.ts";
+import { configOption, noTakeoverOption } from "../options.ts";
 import { lone, readConfig } from "../target.ts";
 
 interface Flags {
   readonly once?: boolean;
   readonly exec?: string;
   readonly restoreIfDbNotExists?: boolean;
+  readonly takeover: boolean;
   readonly config?: string;
 }
 
@@ -24,6 +25,7 @@ export function command(): Command {
     .addOption(new Option("--once", "sync once and exit").conflicts("exec"))
     .option("--exec <cmd>", "run this command, and end with it")
     .option("--restore-if-db-not-exists", "restore a missing database first")
+    .addOption(noTakeoverOption())
     .addOption(configOption())
     .addHelpText(
       "after",
@@ -41,7 +43,7 @@ Examples:
 async function run(config: Config, flags: Flags): Promise<number> {
   const served = await serve(
     { ...config, cluster: undefined, proxy: undefined },
-    { restoreMissing: flags.restoreIfDbNotExists ?? false },
+    { restoreMissing: flags.restoreIfDbNotExists ?? false, takesOver: flags.takeover && flags.once !== true },
   );
   if (flags.once) return syncOnce(served);
   if (config.exec.length > 0 && flags.exec === undefined)
@@ -56,6 +58,7 @@ async function run(config: Config, flags: Flags): Promise<number> {
     },
     entries: flags.exec === undefined ? [] : execEntries([flags.exec]),
     guardianFile: path.join(noteDir(config), "guardian.json"),
+    takesOver: flags.takeover,
     env: process.env,
     log: served.log,
     fatal: served.node.fatal,

@@ -6,7 +6,7 @@ import { dropCleanPages } from "../../observe/clean-pages.ts";
 import { execEntries, type ExecEntry } from "../../supervise/exec-list.ts";
 import { runApplication } from "../../supervise/run.ts";
 import { noteDir, serve } from "../serve.ts";
-import { configOption } from "../options.ts";
+import { configOption, noTakeoverOption } from "../options.ts";
 import { lone, readConfig } from "../target.ts";
 
 interface Flags {
@@ -14,6 +14,7 @@ interface Flags {
   readonly store?: string;
   readonly adopt?: boolean;
   readonly acceptRollback?: boolean;
+  readonly takeover: boolean;
   readonly config?: string;
 }
 
@@ -28,6 +29,7 @@ export function command(): Command {
     .option("--store <url>", "its store, with --db")
     .option("--adopt", "put a database that the log doesn't know into the quarantine, and restore the log's")
     .option("--accept-rollback", "go on although the store has less than it had confirmed")
+    .addOption(noTakeoverOption())
     .addOption(configOption())
     .passThroughOptions()
     .addHelpText(
@@ -50,6 +52,7 @@ async function run(argv: readonly string[], flags: Flags): Promise<number> {
     restoreMissing: true,
     adopt: flags.adopt ?? false,
     acceptRollback: flags.acceptRollback ?? false,
+    takesOver: flags.takeover,
   });
   return runApplication({
     node: {
@@ -64,6 +67,7 @@ async function run(argv: readonly string[], flags: Flags): Promise<number> {
     },
     entries,
     guardianFile: path.join(noteDir(config), "guardian.json"),
+    takesOver: flags.takeover && config.cluster === undefined,
     env: process.env,
     log,
     fatal: node.fatal,

@@ -31,8 +31,9 @@ export const superviseCodes = {
   "SLU-6004": {
     title: "Another Sluice runs here",
     meaning: "The process named in the message looks after the same databases and is alive. This one did not start.",
-    normal: "When a second `sluice run` is started by mistake.",
-    remedy: "Stop the other one first, or give this one other databases.",
+    normal:
+      "When a second `sluice run` or `sluice replicate` is started with `--no-takeover`, or a second node of a cluster.",
+    remedy: "Stop the other one first, give this one other databases, or let it take over (without `--no-takeover`).",
   },
   "SLU-6005": {
     title: "The application of an earlier run doesn't end",
@@ -77,6 +78,21 @@ export const superviseCodes = {
     meaning: "The application was asked to end and was still there when the time for it was over. Sluice killed it.",
     normal: "When requests or jobs run longer than the time for stopping.",
     remedy: "Give it more time, or find out what it waits for.",
+  },
+  "SLU-6012": {
+    title: "The Sluice that runs here can't be taken over",
+    meaning:
+      "Another Sluice on this host looks after the same database, and a second one that was to take it over from it doesn't fit: it is a node of a cluster, has another format of state, or another store for this database. The first one goes on as before; this one has touched nothing.",
+    normal: "In a rolling deploy that changes the store, or to a version with another format of state.",
+    remedy:
+      "Stop the other one first, and then start this one. Where both should overlap, give them the same store in the configuration.",
+  },
+  "SLU-6013": {
+    title: "The other Sluice of a database ended",
+    meaning:
+      "A Sluice that takes a database over, or has taken it over, ended while it was asked something. Whoever is left looks after the database.",
+    normal: "At the end of every overlap.",
+    remedy: "Nothing.",
   },
   "SLU-6011": {
     title: "Open files could not be handed to the guardian",
