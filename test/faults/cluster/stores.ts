@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { accessKeyId, S3Server, secretAccessKey } from "../../store/s3-server.ts";
 
@@ -11,32 +11,37 @@ export interface FaultyStore extends AsyncDisposable {
   back(): void;
 }
 
-/** Another file in its place: every request fails. */
+/** A link leads to it, or to a file that is no directory: then every request fails. It changes in one moment. */
 export class DirectoryPlace implements FaultyStore {
   readonly env = {};
-  readonly #dir: string;
+  readonly #link: string;
 
   constructor(dir: string) {
-    this.#dir = path.join(dir, "store");
-    mkdirSync(this.#dir);
+    this.#link = path.join(dir, "store");
+    mkdirSync(`${this.#link}.there`);
+    writeFileSync(`${this.#link}.away`, "");
+    this.back();
   }
 
   get url(): string {
-    return `file://${this.#dir}`;
+    return `file://${this.#link}`;
   }
 
   away(): void {
-    renameSync(this.#dir, `${this.#dir}.away`);
-    writeFileSync(this.#dir, "");
+    this.#lead("away");
   }
 
   back(): void {
-    rmSync(this.#dir, { recursive: true });
-    renameSync(`${this.#dir}.away`, this.#dir);
+    this.#lead("there");
+  }
+
+  #lead(where: "there" | "away"): void {
+    symlinkSync(`store.${where}`, `${this.#link}.new`);
+    renameSync(`${this.#link}.new`, this.#link);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    rmSync(this.#dir, { recursive: true, force: true });
+    this.back();
   }
 }
 
