@@ -3,7 +3,7 @@ import { request, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
 import { isErrorCode } from "../errors/codes.ts";
 import { SluiceError } from "../errors/error.ts";
-import type { DatabaseStatus, NodeStatus } from "../cluster/status.ts";
+import type { NodeStatus } from "../cluster/status.ts";
 import { readOwner, socketsHere, type Owner } from "./owner.ts";
 
 /** A process that is alive answers a question about its status at once. */
@@ -31,11 +31,11 @@ export async function ask<T>(db: string, question: Question): Promise<T> {
   throw answerError(owner, status, body);
 }
 
-/** The databases of every Sluice of this user on this machine that answers. */
-export async function databasesHere(): Promise<DatabaseStatus[]> {
+/** What every Sluice of this user on this machine says that answers. */
+export async function nodesHere(): Promise<NodeStatus[]> {
   const asked = socketsHere().map(async (socket) => {
     const { status, body } = await call({ socket }, { method: "GET", path: "/v1/status" });
-    return status === 200 ? (body as NodeStatus).databases : [];
+    return status === 200 ? [body as NodeStatus] : [];
   });
   const answers = await Promise.allSettled(asked);
   return answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));

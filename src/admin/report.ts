@@ -10,7 +10,7 @@ import { LogLayout } from "../log/layout.ts";
 import { listLog, LogListing } from "../log/listing.ts";
 import { formatPosition } from "../ltx/position.ts";
 import type { ObjectStore } from "../store/store.ts";
-import { ask } from "./client.ts";
+import { ask, nodesHere } from "./client.ts";
 import { readOwner } from "./owner.ts";
 
 /** A database that a status is wanted of, and its log where that is known. */
@@ -54,8 +54,17 @@ export async function report(wanted: readonly Wanted[]): Promise<Report> {
     const known = pid === undefined ? undefined : answers.get(pid)?.databases.find(({ path }) => path === one.path);
     databases.push(known ?? (await atRest(one)));
   }
-  const processes = [...answers.values()].map(({ databases: _databases, ...rest }) => rest);
-  return { processes, databases };
+  return { processes: processesOf([...answers.values()]), databases };
+}
+
+/** What all of this user's processes on this machine say. */
+export async function reportHere(): Promise<Report> {
+  const nodes = await nodesHere();
+  return { processes: processesOf(nodes), databases: nodes.flatMap(({ databases }) => databases) };
+}
+
+function processesOf(nodes: readonly NodeStatus[]): Report["processes"] {
+  return nodes.map(({ databases: _databases, ...rest }) => rest);
 }
 
 /** The databases of a directory that have a state of Sluice's: those that are, or were, protected. */

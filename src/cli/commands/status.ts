@@ -1,7 +1,14 @@
 import path from "node:path";
 import { Command } from "commander";
-import { databasesHere } from "../../admin/client.ts";
-import { databasesOf, report, type Report, type ReportedDatabase, type Wanted } from "../../admin/report.ts";
+import {
+  databasesOf,
+  report,
+  reportHere,
+  type Report,
+  type ReportedDatabase,
+  type Wanted,
+} from "../../admin/report.ts";
+import type { DbConfig } from "../../config/config.ts";
 import { formatTxid } from "../../log/layout.ts";
 import { formatBytes, table } from "../output.ts";
 import { configOption, jsonOption } from "../options.ts";
@@ -15,7 +22,7 @@ export function command(): Command {
     .addOption(jsonOption())
     .addHelpText("after", "\nExamples:\n  $ sluice status\n  $ sluice status app.db --json")
     .action(async (db: string | undefined, { config, json }: { config?: string; json?: boolean }) => {
-      const found = await report(db === undefined ? await wantedAll(config) : [wantedOne(db, config)]);
+      const found = await reportOf(db, config);
       console.log(json ? JSON.stringify(found) : describe(found));
     });
 }
@@ -25,15 +32,17 @@ function wantedOne(db: string, config: string | undefined): Wanted {
   return { path: path.resolve(db), openLog: optionalConfig(config) && (() => findTarget(db, config)) };
 }
 
-async function wantedAll(file: string | undefined): Promise<Wanted[]> {
+async function reportOf(db: string | undefined, file: string | undefined): Promise<Report> {
+  if (db !== undefined) return report([wantedOne(db, file)]);
   const config = optionalConfig(file);
-  if (config === undefined) return (await databasesHere()).map((one) => ({ path: one.path, openLog: undefined }));
-  return config.dbs.flatMap((entry) =>
-    (entry.kind === "file" ? [entry.path] : databasesOf(entry)).map((found) => ({
-      path: found,
-      openLog: () => openLogOf(entry, found),
-    })),
-  );
+  return config === undefined ? reportHere() : report(config.dbs.flatMap(wantedOf));
+}
+
+function wantedOf(entry: DbConfig): Wanted[] {
+  return (entry.kind === "file" ? [entry.path] : databasesOf(entry)).map((found) => ({
+    path: found,
+    openLog: () => openLogOf(entry, found),
+  }));
 }
 
 function describe({ processes, databases }: Report): string {
