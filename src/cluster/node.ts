@@ -1,15 +1,12 @@
 import { EventEmitter } from "node:events";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Config, DbConfig, DirectoryDb } from "../config/config.ts";
+import type { DbConfig, DirectoryDb } from "../config/config.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { bootMs } from "../lease/boot-clock.ts";
 import { LeaseKeeper } from "../lease/keeper.ts";
-import type { LeaseRegister } from "../lease/lease.ts";
 import { WorkSlots } from "../log/work-slots.ts";
 import type { Position } from "../ltx/position.ts";
-import type { Logger } from "../observe/log.ts";
-import type { Metrics } from "../observe/metrics.ts";
 import type { ObjectStore } from "../store/store.ts";
 import { Cluster } from "./cluster.ts";
 import { DatabaseDirectory } from "./directory.ts";
@@ -17,6 +14,7 @@ import { isDatabasePath } from "./database-names.ts";
 import { databasesIn } from "./discover.ts";
 import { observe, updateClusterGauges, updateGauges } from "./observe.ts";
 import { NodeFiles } from "./node-files.ts";
+import type { NodeCluster, NodeOptions } from "./node-options.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { PrimaryFiles } from "./primary-files.ts";
 import type { ClusterOptions } from "./database-options.ts";
@@ -25,41 +23,7 @@ import { isThere, quarantineFile } from "./restore-missing.ts";
 import { type RoleNode, Roles, type RoleState } from "./roles.ts";
 import type { NodeEvent, NodeRole, NodeStatus, PrimaryRecord } from "./status.ts";
 import { Stores } from "./stores.ts";
-import type { Succession } from "./succession/succession.ts";
 import { VERSION } from "../observe/version.ts";
-
-export interface NodeOptions {
-  readonly config: Config;
-  readonly log: Logger;
-  readonly metrics: Metrics;
-  /** `run`: restore what is missing before the application starts. `replicate`: only where the configuration says so. */
-  readonly restoreMissing: boolean;
-  readonly adopt?: boolean;
-  readonly acceptRollback?: boolean;
-  /** Undefined for a node without others. */
-  readonly cluster?: NodeCluster;
-  /** Databases that another Sluice on this host has, or wants. */
-  readonly succession?: Succession;
-}
-
-/** What a node of a cluster is made of besides its databases. */
-export interface NodeCluster {
-  readonly nodeId: string;
-  readonly advertise: string;
-  /** URL of this node's front door. */
-  readonly proxy?: string;
-  readonly candidate: boolean;
-  readonly register: LeaseRegister;
-  readonly ttlMs: number;
-  readonly takeoverTimeoutMs: number;
-  readonly handoffTimeoutMs: number;
-  /** Lets the locks of these descriptors live until the application is dead. */
-  readonly hold: ClusterOptions["hold"];
-  readonly release: ClusterOptions["release"];
-  /** A replica that is further behind is no member for durability at `replica`. */
-  readonly memberLagMs: number;
-  readonly peers: (node: Node) => Peers;
-}
 
 interface Events {
   event: [NodeEvent];
