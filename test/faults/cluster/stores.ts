@@ -40,9 +40,8 @@ export class DirectoryPlace implements FaultyStore {
     renameSync(`${this.#link}.new`, this.#link);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.back();
-  }
+  /** Its files stay, with the run's. */
+  async [Symbol.asyncDispose](): Promise<void> {}
 }
 
 /** SeaweedFS, which is stopped in the middle of whatever it does: every request hangs, and some are answered much later. */
