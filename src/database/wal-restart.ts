@@ -153,7 +153,8 @@ export class WalRestart {
       if (!backfill.passNow(capture.frame, capture.place)) return "readers";
     }
     const bytes = capture.size * capture.pageSize;
-    const resize = fstatSync(files.db).size !== bytes;
+    // Only a commit of this generation says how long the file is to be.
+    const resize = capture.frame > 0 && fstatSync(files.db).size !== bytes;
     if (resize) ftruncateSync(files.db, bytes);
     if (pending || resize || this.#prepared !== capture.frame) fdatasyncSync(files.db);
     return undefined;

@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from "node:fs";
+import { appendFileSync, readFileSync, statSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { OFFSET_BACKFILL } from "../../src/sqlite/wal-index.ts";
 import { type RunningApp, runApp, runPython, runPythonBeside, scratch, startApp, startPython, until } from "./apps.ts";
@@ -167,6 +167,15 @@ test("a pass whose header has changed meanwhile does nothing: SQLite's WAL-reset
   expect(await wal.backfill.pass(wal.durable, place, () => false)).toEqual({ backfilled: 0, blocked: true });
   expect(nBackfill()).toBe(0);
   await expectReplay(replay);
+});
+
+test("without a commit a close leaves the file as it is, also one that ends with part of a page", async () => {
+  appendFileSync(path, "more");
+  const before = readFileSync(path);
+  const replay = await open();
+  replay.wal.stop();
+  expect(await replay.wal.finish(5000)).toBeDefined();
+  expect(readFileSync(path).equals(before)).toBe(true);
 });
 
 test("while a view is kept nothing is backfilled, and it stays one state under writes, growth and shrink", async () => {

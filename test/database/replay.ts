@@ -31,12 +31,12 @@ export class Replay implements WalOwner {
   static async open(path: string, limits: Partial<DatabaseLimits> = {}, live = true): Promise<Replay> {
     const replay = new Replay();
     const opened = await openFiles(path, limits.openMs ?? 5_000, "open");
-    replay.wal = new LiveWal(opened, 0, replay, { ...defaultLimits, ...limits });
     for (let n = 0; ; n++) {
       const page = Buffer.alloc(opened.pageSize);
-      if (readSync(opened.files.db, page, 0, page.length, n * page.length) === 0) break;
+      if (readSync(opened.files.db, page, 0, page.length, n * page.length) < page.length) break;
       replay.pages[n] = page;
     }
+    replay.wal = new LiveWal(opened, replay.pages.length, replay, { ...defaultLimits, ...limits });
     await replay.wal.captureAll();
     if (live) replay.wal.start(replay.wal.capture.frame);
     return replay;
