@@ -1,5 +1,6 @@
 import type { LeaseKeeper } from "../lease/keeper.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { type Clock, systemClock } from "../log/clock.ts";
 import { closeGate, type StuckWriter } from "./gates.ts";
 import type { Peers } from "./peers.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
@@ -17,6 +18,8 @@ export interface ClusterParts {
   readonly onProblem: (error: unknown) => void;
   /** See `RoleNode.holdWrites`; of the front door, where there is one. */
   readonly holdWrites: RoleNode["holdWrites"];
+  /** Default: the system's. */
+  readonly clock?: Clock;
 }
 
 /** For how long a free lease is left to nodes that have more, or are ready earlier. */
@@ -28,15 +31,17 @@ const REFUSED_MS = 3_000;
 /** What the roles command, done to all databases of a node at once. */
 export class Cluster implements RoleNode {
   readonly #parts: ClusterParts;
+  readonly #clock: Clock;
   /** Until then the lease is left to nodes that the log lets take over. */
   #notBeforeMs = 0;
 
   constructor(parts: ClusterParts) {
     this.#parts = parts;
+    this.#clock = parts.clock ?? systemClock;
   }
 
   async takeOver(limitMs: number, signal: AbortSignal): Promise<void> {
-    const late = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
+    const late = AbortSignal.any([signal, this.#clock.timeout(limitMs)]);
     const results = await Promise.allSettled(
       this.#all().map((database) => Promise.race([database.become("primary"), aborted(late)])),
     );
@@ -44,7 +49,7 @@ export class Cluster implements RoleNode {
     const failed = results.filter((result) => result.status === "rejected");
     for (const { reason } of failed) this.#parts.onProblem(reason);
     if (failed.some(({ reason }) => isSluiceError(reason, "SLU-8109")))
-      this.#notBeforeMs = performance.now() + REFUSED_MS;
+      this.#notBeforeMs = this.#clock.elapsedMs() + REFUSED_MS;
     if (results.length > 0 && failed.length === results.length) throw failed[0]!.reason;
   }
 
@@ -59,7 +64,7 @@ export class Cluster implements RoleNode {
   async closeGates(limitMs: number): Promise<void> {
     const { onStuck } = this.#parts;
     const open = this.#all().flatMap(({ database }) => (database === undefined ? [] : [database]));
-    await Promise.all(open.map((database) => closeGate(database, limitMs, onStuck)));
+    await Promise.all(open.map((database) => closeGate(database, limitMs, onStuck, this.#clock)));
     for (const database of open) database.captureNow();
   }
 
@@ -92,7 +97,7 @@ export class Cluster implements RoleNode {
 
   /** Who has everything goes first; who must compare pages before it knows its state can't lead. */
   holdBackMs(): number | undefined {
-    if (performance.now() < this.#notBeforeMs) return undefined;
+    if (this.#clock.elapsedMs() < this.#notBeforeMs) return undefined;
     let longestMs = this.#parts.peers.isBehind ? BEHIND_MS : 0;
     for (const { state, replica } of this.#all()) {
       if (replica !== undefined && replica.position === undefined) return undefined;

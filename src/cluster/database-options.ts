@@ -1,7 +1,10 @@
 import type { DatabaseOptions } from "../database/database.ts";
+import type { Clock } from "../log/clock.ts";
+import type { LtxWork } from "../log/ltx-work.ts";
 import type { RetentionLimits } from "../log/retention.ts";
 import type { WorkSlots } from "../log/work-slots.ts";
 import type { ObjectStore } from "../store/store.ts";
+import type { Engine, EngineOptions } from "./engine.ts";
 import type { Succession } from "./succession/succession.ts";
 import type { NodeRole } from "./status.ts";
 import type { Upstream } from "./upstream.ts";
@@ -25,6 +28,14 @@ export interface ProtectedOptions {
   readonly limits?: DatabaseOptions["limits"];
   /** Other Sluices on this host that have the database, or want it. */
   readonly succession?: Succession | undefined;
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** 0 ≤ x < 1, for jitter. Default: Math.random. */
+  readonly random?: () => number;
+  /** Default: real files. */
+  readonly engine?: (options: EngineOptions) => Engine;
+  /** Default: in threads. */
+  readonly ltx?: LtxWork;
   /** For a node with others: its gates are closed until they are opened, and its role changes. */
   readonly cluster?: ClusterOptions;
 }

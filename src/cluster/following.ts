@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Replica } from "../database/replica.ts";
 import { isSluiceError } from "../errors/error.ts";
+import { type Clock, sleep } from "../log/clock.ts";
 import type { LogContext } from "../log/context.ts";
 import { placeLog } from "../log/place.ts";
 import type { Attachment, Upstream } from "./upstream.ts";
@@ -19,6 +19,7 @@ export interface FollowingOptions {
   /** Only the log is followed. */
   readonly storeOnly: boolean;
   readonly onProblem: (error: unknown) => void;
+  readonly clock: Clock;
 }
 
 /**
@@ -30,20 +31,20 @@ export interface FollowingOptions {
  *        └────────────────── tried again after each poll ◄──────────────────────┘
  */
 export async function follow(options: FollowingOptions, signal: AbortSignal): Promise<void> {
-  const { name, replica, upstream, context, storeOnly, onProblem } = options;
+  const { name, replica, upstream, context, storeOnly, onProblem, clock } = options;
   let attachment: Attachment | undefined;
   let awayMs = STORE_AFTER_MS;
   try {
     while (!signal.aborted) {
       attachment ??= storeOnly ? undefined : upstream.attach(name, replica);
-      await Promise.race([sleep(STORE_POLL_MS, undefined, { signal }).catch(() => undefined), attachment?.failed]);
+      await Promise.race([sleep(clock, STORE_POLL_MS, signal), attachment?.failed]);
       if (signal.aborted) break;
       awayMs = attachment?.isJoined === true ? 0 : awayMs + STORE_POLL_MS;
       if (awayMs < STORE_AFTER_MS || context === undefined) continue;
       await attachment?.detach();
       attachment = undefined;
       try {
-        await placeLog(context, replica, AbortSignal.any([signal, AbortSignal.timeout(STORE_POLL_MS * 30)]));
+        await placeLog(context, replica, AbortSignal.any([signal, clock.timeout(STORE_POLL_MS * 30)]));
       } catch (error) {
         if (!isSluiceError(error) || isFinal(error.code)) throw error;
         if (!signal.aborted) onProblem(error);

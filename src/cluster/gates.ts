@@ -1,6 +1,5 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { lockHolder, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import type { Database } from "../database/database.ts";
+import { type Clock, delay } from "../log/clock.ts";
 
 /** Between two tries; in each, the lock is asked for several times, because a busy writer lets go for microseconds. */
 const RETRY_MS = 1;
@@ -19,22 +18,22 @@ export interface StuckWriter {
  * `signal` is aborted first.
  */
 export async function closeGate(
-  database: Database,
+  database: Pick<Database, "path" | "closeGate" | "writerPid">,
   killAfterMs: number,
   onStuck: (writer: StuckWriter) => void,
+  clock: Clock,
   signal?: AbortSignal,
 ): Promise<void> {
-  const startedMs = performance.now();
+  const startedMs = clock.elapsedMs();
   const told = new Set<number>();
   for (;;) {
     for (let i = 0; i < BURST; i++) if (database.closeGate()) return;
     signal?.throwIfAborted();
-    if (performance.now() - startedMs >= killAfterMs) {
-      const [, shm] = database.descriptors;
-      const pid = lockHolder(shm!, "shared", WAL_WRITE_LOCK)?.pid ?? 0;
+    if (clock.elapsedMs() - startedMs >= killAfterMs) {
+      const pid = database.writerPid;
       if (!told.has(pid)) onStuck({ path: database.path, pid });
       told.add(pid);
     }
-    await sleep(RETRY_MS);
+    await delay(clock, RETRY_MS);
   }
 }

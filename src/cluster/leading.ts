@@ -19,12 +19,13 @@ export async function openWriter(
   signal: AbortSignal,
 ): Promise<LogWriter> {
   const { store, prefix, slots, syncIntervalMs, levels, snapshotIntervalMs, retention, acceptRollback } = options;
+  const { clock, random, ltx = ltxJobs } = options;
   const writer = await LogWriter.open(
     {
-      context: logContext(store, { prefix, onEvent: on.log }),
+      context: logContext(store, { prefix, onEvent: on.log, ...(clock && { clock }), ...(random && { random }) }),
       database,
       nodeId: database.logState?.nodeId || newNodeId(),
-      ltx: ltxJobs,
+      ltx,
       slots,
       syncIntervalMs,
       levels,

@@ -1,8 +1,7 @@
-import { bootId } from "../database/boot.ts";
 import type { Database } from "../database/database.ts";
 import type { Replica } from "../database/replica.ts";
-import { peekState } from "../database/state.ts";
 import { SluiceError } from "../errors/error.ts";
+import type { Clock } from "../log/clock.ts";
 import type { LogContext } from "../log/context.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { lastRecord } from "../log/place.ts";
@@ -55,6 +54,7 @@ export interface WaitParts {
   readonly isOver: () => boolean;
   /** Calls `listener` when `isOver` may have changed; returns how to stop. */
   readonly onOver: (listener: () => void) => () => void;
+  readonly clock: Clock;
 }
 
 /**
@@ -63,7 +63,7 @@ export interface WaitParts {
  * time as primary ends, with the reason of `signal`.
  */
 export async function waitReplica(parts: WaitParts, position: Position, signal: AbortSignal): Promise<void> {
-  const { database, writer, source, name, lagMaxMs, isOver, onOver } = parts;
+  const { database, writer, source, name, lagMaxMs, isOver, onOver, clock } = parts;
   database.nameMembers(chooseMembers(source.candidates(name), lagMaxMs));
   const done = Promise.withResolvers<void>();
   const look = (): void => {
@@ -73,13 +73,11 @@ export async function waitReplica(parts: WaitParts, position: Position, signal: 
   };
   const viaLog = (): void => void writer.waitFor(position, signal).then(done.resolve, done.reject);
   const isNamed = database.namedMembers.every(({ length }) => length > 0);
-  const patience = setTimeout(viaLog, isNamed ? PATIENCE_MS : 0);
-  const stops = [source.onAcknowledged(look), onOver(look)];
+  const stops = [clock.schedule(isNamed ? PATIENCE_MS : 0, viaLog), source.onAcknowledged(look), onOver(look)];
   look();
   try {
     await done.promise;
   } finally {
-    clearTimeout(patience);
     for (const stop of stops) stop();
   }
 }
@@ -97,8 +95,6 @@ export async function assertEligible(
   const txid = replica.record?.txid ?? 0;
   const last = txid === 0 ? undefined : await lastRecord(context, txid, signal);
   if (last === undefined || last.members.length === 0 || options.isForced()) return;
-  const state = peekState(replica.stateDir);
-  const isOwn = state?.writer === last.writer && state.bootId === bootId();
-  if (isOwn || last.members.some((member) => options.upstream.isOwnMember(member))) return;
+  if (replica.wrote(last.writer) || last.members.some((member) => options.upstream.isOwnMember(member))) return;
   throw new SluiceError("SLU-8109", `${replica.path}: ${last.members.length} members of its last record go first`);
 }

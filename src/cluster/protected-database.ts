@@ -1,11 +1,11 @@
 import { EventEmitter, once } from "node:events";
 import { statSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Feed } from "../database/commit-feed.ts";
 import { type Database, stateDirOf } from "../database/database.ts";
 import { QuarantineWatch } from "../database/quarantined.ts";
 import type { Replica } from "../database/replica.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { type Clock, delay, sleep, systemClock } from "../log/clock.ts";
 import { logContext, type LogContext, untilAnswered } from "../log/context.ts";
 import { listLog } from "../log/listing.ts";
 import type { LogWriter } from "../log/log-writer.ts";
@@ -70,6 +70,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   /** Where this database's epochs ended. */
   readonly ends: EpochEnds;
   readonly #abort = new AbortController();
+  readonly #clock: Clock;
   readonly #context: LogContext;
   readonly #quarantine: QuarantineWatch;
   /** Entries of the quarantine for which the log keeps what they build on. */
@@ -102,12 +103,16 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     this.#options = options;
     this.#quarantine = new QuarantineWatch(stateDirOf(options.path));
     this.#role = options.cluster?.role ?? "primary";
+    this.#clock = options.clock ?? systemClock;
     this.#context = logContext(options.store, {
       prefix: options.prefix,
+      clock: this.#clock,
+      ...(options.random && { random: options.random }),
       onEvent: (event) => this.emit("log", event),
     });
     this.ends = new EpochEnds(this.#context);
-    this.#engine = new Engine({
+    const { engine = (its) => new Engine(its) } = options;
+    this.#engine = engine({
       path: options.path,
       limits: options.limits,
       cluster: options.cluster,
@@ -122,7 +127,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
       writer: this.#writer,
       database: this.#engine.database,
     }));
-    this.#waits = new Waits(this, options.cluster, this.#overlap);
+    this.#waits = new Waits(this, options.cluster, this.#overlap, this.#clock);
     this.#reached.promise.catch(() => undefined);
   }
 
@@ -196,7 +201,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     database.nameMembers([]);
     await database.freeze();
     await writer.sync(signal);
-    while (database.frozen.length > 0) await sleep(1, undefined, { signal });
+    while (database.frozen.length > 0) await delay(this.#clock, 1, signal);
   }
 
   /** Another Sluice on this host has it, or is about to: what is captured here says nothing of what is committed. */
@@ -216,7 +221,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   }
 
   async settled(signal: AbortSignal): Promise<void> {
-    while (this.#state === "restoring" || this.#state === "opening") await sleep(SETTLE_POLL_MS, undefined, { signal });
+    while (this.#state === "restoring" || this.#state === "opening") await delay(this.#clock, SETTLE_POLL_MS, signal);
   }
 
   passTo(heir: Heir): void {
@@ -261,7 +266,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
 
   /** Resolves when this database has no log writer, and so no waiter, any more. */
   async ended(): Promise<void> {
-    while (this.#writer !== undefined && !this.#stopped) await sleep(1);
+    while (this.#writer !== undefined && !this.#stopped) await delay(this.#clock, 1);
   }
 
   /** Lets applications write, once the takeover is in the log and this node leads. */
@@ -348,7 +353,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
         }
         this.emit("failed", known);
         const wake = AbortSignal.any([turn, this.#overlap.asked]);
-        await sleep(retryMs, undefined, { signal: wake }).catch(() => undefined);
+        await sleep(this.#clock, retryMs, wake);
         retryMs = Math.min(2 * retryMs, RETRY_LAST_MS);
       }
     }
@@ -388,13 +393,13 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
       if (this.#role === "primary" || cluster === undefined) break;
       if (await cluster.upstream.seed(this.name, this.path, turn)) return;
       this.#enter("waiting");
-      await sleep(POLL_MS, undefined, { signal: turn });
+      await delay(this.#clock, POLL_MS, turn);
     }
     this.#enter("waiting");
     this.#isAwaited = true;
     ready.resolve();
     this.#reached.resolve();
-    while (!isThere(this.path) && !this.#overlap.asked.aborted) await sleep(POLL_MS, undefined, { signal: turn });
+    while (!isThere(this.path) && !this.#overlap.asked.aborted) await delay(this.#clock, POLL_MS, turn);
   }
 
   /** Nothing is open here. Another Sluice on this host wants the database, or has it: true when it had it for a while. */
@@ -428,7 +433,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   /** As primary, until it's stopped, lost, or the role changes. */
   async #lead(ready: PromiseWithResolvers<void>, settled: () => void, turn: AbortSignal): Promise<void> {
     const { cluster } = this.#options;
-    const patience = setTimeout(() => ready.resolve(), STORE_PATIENCE_MS);
+    const cancelPatience = this.#clock.schedule(STORE_PATIENCE_MS, () => ready.resolve());
     try {
       if (cluster !== undefined && this.#engine.hasHistory) {
         const replica = await this.#openReplica();
@@ -448,7 +453,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
       await this.#keep();
       return;
     } finally {
-      clearTimeout(patience);
+      cancelPatience();
     }
     for (;;) {
       if (this.#writer !== undefined) {
@@ -490,7 +495,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   /** A successor gets everything that is committed, in the store if that answers, and then the database. False when it stays. */
   async #pass(heir: Heir): Promise<boolean> {
     const database = this.#engine.database!;
-    const late = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(DRAIN_MS)]);
+    const late = AbortSignal.any([this.#abort.signal, this.#clock.timeout(DRAIN_MS)]);
     await this.#writer?.sync(late).catch(() => undefined);
     this.#enter("passing");
     await this.#endWriter();
@@ -525,7 +530,15 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     const onProblem = (error: unknown): void => {
       if (error instanceof Error) this.emit("failed", error);
     };
-    const options = { name: this.name, replica, upstream, storeOnly, context: this.#context, onProblem };
+    const options = {
+      name: this.name,
+      replica,
+      upstream,
+      storeOnly,
+      context: this.#context,
+      onProblem,
+      clock: this.#clock,
+    };
     await Promise.race([this.#engine.lost, follow(options, turn)]);
     if (!this.#stopped) await this.#keep();
   }
@@ -546,7 +559,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
           `${this.path} is on a replica, and belongs to no log; ${this.#context.url} has one`,
         );
       }
-      await sleep(LOG_POLL_MS, undefined, { signal: turn });
+      await delay(this.#clock, LOG_POLL_MS, turn);
     }
   }
 

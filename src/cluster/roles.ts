@@ -1,8 +1,8 @@
 import { once } from "node:events";
-import { setTimeout as sleep } from "node:timers/promises";
 import { SluiceError } from "../errors/error.ts";
 import type { LeaseHolder } from "../lease/keeper-types.ts";
 import type { LeaseKeeper } from "../lease/keeper.ts";
+import { type Clock, sleep, systemClock, within } from "../log/clock.ts";
 
 export type RoleState = "following" | "taking-over" | "leading" | "handing-over" | "stepping-down" | "stopped";
 
@@ -44,6 +44,8 @@ export interface RolesOptions {
   readonly marginMs: number;
   readonly onState: (state: RoleState) => void;
   readonly onProblem: (error: unknown) => void;
+  /** Default: the system's. */
+  readonly clock?: Clock;
 }
 
 /** Writes that a front door holds back. */
@@ -76,6 +78,7 @@ const RETRY_MS = 500;
  */
 export class Roles {
   readonly #options: RolesOptions;
+  readonly #clock: Clock;
   readonly #abort = new AbortController();
   #state: RoleState = "following";
   /** Aborted when the present time as primary is over, with the reason. */
@@ -86,6 +89,7 @@ export class Roles {
 
   constructor(options: RolesOptions) {
     this.#options = options;
+    this.#clock = options.clock ?? systemClock;
   }
 
   get state(): RoleState {
@@ -165,7 +169,7 @@ export class Roles {
       } catch (error) {
         if (signal.aborted) return;
         onProblem(error);
-        await sleep(RETRY_MS, undefined, { signal }).catch(() => undefined);
+        await sleep(this.#clock, RETRY_MS, signal);
       }
     }
   }
@@ -205,7 +209,7 @@ export class Roles {
   /** Protocol section 10, Handoff. True when the lease names the successor, or may do so. */
   async #handOver(handover: Handover, signal: AbortSignal): Promise<boolean> {
     const { node, keeper, handoffTimeoutMs } = this.#options;
-    const late = AbortSignal.any([signal, AbortSignal.timeout(handoffTimeoutMs)]);
+    const late = AbortSignal.any([signal, this.#clock.timeout(handoffTimeoutMs)]);
     const successor = node.chooseSuccessor(handover.name);
     if (successor === undefined) {
       const who = handover.name ?? "any other node";
@@ -218,12 +222,12 @@ export class Roles {
     const writes = node.holdWrites();
     try {
       // Gates close under writes that take longer than half of the time.
-      await Promise.race([writes.idle, sleep(handoffTimeoutMs / 2, undefined, { ref: false })]);
+      await within(this.#clock, handoffTimeoutMs / 2, writes.idle);
       await node.closeGates(handoffTimeoutMs / 4);
       await node.drain(late);
       await node.awaitSuccessor(successor, late);
       // Everything is in the log: who waited for that gets the answer from this node, which may still give it.
-      await Promise.race([writes.released, sleep(handoffTimeoutMs / 4, undefined, { ref: false })]);
+      await within(this.#clock, handoffTimeoutMs / 4, writes.released);
     } catch (error) {
       handover.wanted.reject(new SluiceError("SLU-8105", "the handover was broken off", { cause: error }));
       try {

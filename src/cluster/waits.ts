@@ -1,8 +1,8 @@
 import { type EventEmitter, once } from "node:events";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Database } from "../database/database.ts";
 import type { Replica } from "../database/replica.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { type Clock, delay } from "../log/clock.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { epochOf, NOTHING, type Position } from "../ltx/position.ts";
 import { isRefusal } from "./database-errors.ts";
@@ -35,11 +35,13 @@ export class Waits {
   readonly #one: Waited;
   readonly #cluster: ClusterOptions | undefined;
   readonly #overlap: Overlap;
+  readonly #clock: Clock;
 
-  constructor(one: Waited, cluster: ClusterOptions | undefined, overlap: Overlap) {
+  constructor(one: Waited, cluster: ClusterOptions | undefined, overlap: Overlap, clock: Clock) {
     this.#one = one;
     this.#cluster = cluster;
     this.#overlap = overlap;
+    this.#clock = clock;
   }
 
   /** Waits until what is committed now is durable: sealed on this disk, or confirmed by the store. */
@@ -72,7 +74,7 @@ export class Waits {
       const { failure } = this.#one;
       if (isSluiceError(failure) && isRefusal(failure)) throw failure;
       if (this.#overlap.heir !== undefined) return this.#overlap.heir;
-      await sleep(LOOK_MS, undefined, { signal });
+      await delay(this.#clock, LOOK_MS, signal);
     }
     return undefined;
   }
@@ -102,6 +104,7 @@ export class Waits {
         source: upstream,
         name: this.#one.name,
         lagMaxMs: memberLagMs,
+        clock: this.#clock,
         isOver: () => this.#one.writer !== writer,
         onOver: (listener) => {
           this.#one.on("state", listener);

@@ -2,6 +2,7 @@ import path from "node:path";
 import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
 import type { Position } from "../ltx/position.ts";
+import { lockHolder, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import type { Batches } from "./batches.ts";
 import { Feed } from "./commit-feed.ts";
 import type { DatabaseSnapshot, FrozenBatch, LoggedDatabase, LogState } from "./contract.ts";
@@ -242,6 +243,11 @@ export class Database implements LoggedDatabase {
 
   get isGateClosed(): boolean {
     return this.#wal.locks.isGateClosed;
+  }
+
+  /** The process whose write transaction is under way; 0 where it can't be told. */
+  get writerPid(): number {
+    return lockHolder(this.#wal.files.shm, "shared", WAL_WRITE_LOCK)?.pid ?? 0;
   }
 
   /** The descriptors whose locks must outlive this process for as long as an application runs. */

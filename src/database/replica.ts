@@ -3,6 +3,7 @@ import Sqlite from "better-sqlite3";
 import { SluiceError } from "../errors/error.ts";
 import { lockPage } from "../ltx/header.ts";
 import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
+import { bootId } from "./boot.ts";
 import type { LogState } from "./contract.ts";
 import { stateDirOf } from "./database.ts";
 import { fileMark, isSameMark } from "./files.ts";
@@ -101,6 +102,12 @@ export class Replica implements ReplicaDatabase {
 
   get epoch(): number {
     return this.#followed.epoch;
+  }
+
+  /** Whether this node began the epoch of this writer, in the present boot of its machine. */
+  wrote(writer: bigint): boolean {
+    const { state } = this.#parts.file;
+    return state?.writer === writer && state.bootId === bootId();
   }
 
   get logState(): LogState | undefined {

@@ -153,8 +153,9 @@ async function startOpened(
     open.everything();
   }
   open.open();
-  // From here on a difference is no power loss of an earlier boot.
-  if (state !== undefined && state.bootId !== boot) await file.write({ ...state, bootId: boot, puttingBack: false });
+  // From here on a difference is no power loss of an earlier boot. What replicas had got of that boot's epoch may be gone.
+  if (state !== undefined && state.bootId !== boot)
+    await file.write({ ...state, bootId: boot, writer: 0n, puttingBack: false });
   const sums = recovery.kind === "unknown" ? new PageSums() : recovery.sums;
   const isUncounted = recovery.kind !== "in-step";
   const batches = new Batches({ file, wal, open, sums, commits, isUncounted, bootId: boot });

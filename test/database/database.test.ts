@@ -2,6 +2,7 @@ import { existsSync, readFileSync, rmSync, statSync, truncateSync, unlinkSync, w
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Database } from "../../src/database/database.ts";
 import { readLocal } from "../../src/database/local-batches.ts";
+import { Replica } from "../../src/database/replica.ts";
 import { StateFile } from "../../src/database/state.ts";
 import { position } from "../../src/ltx/position.ts";
 import { type RunningApp, runApp, runPython, runPythonBeside, scratch, startApp, startPython, until } from "./apps.ts";
@@ -264,6 +265,23 @@ test("commits that a power loss took from the WAL are put back from the local ba
   expect(runPython(path, "print(db.execute('select count(*) from t').fetchone()[0])")).toBe("10");
   await next.takeOver();
   await expectEqual(next);
+});
+
+test("who began an epoch counts as its writer until its machine has booted again", async () => {
+  const log = await begin();
+  await runPythonBeside(path, rows(2));
+  await log.database.close({ merge: false });
+  const file = new StateFile(log.database.stateDir);
+  const { writer } = file.state!;
+  const again = await Replica.open(path);
+  expect(again.wrote(writer)).toBe(true);
+  await again.close({ merge: false });
+  // What its members had may be gone from this disk.
+  await file.write({ ...file.state!, bootId: "before" });
+  file.close();
+  const later = await Replica.open(path);
+  expect(later.wrote(writer)).toBe(false);
+  await later.close();
 });
 
 test("a file with another page size in its place is refused, and neither the log nor the file is touched", async () => {

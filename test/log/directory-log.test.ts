@@ -158,6 +158,8 @@ const startMs = Date.now();
 const fastClock = {
   now: (): number => Math.round(startMs + (Date.now() - startMs) * 10),
   schedule: (delayMs: number, run: () => void): (() => void) => systemClock.schedule(delayMs / 10, run),
+  elapsedMs: () => systemClock.elapsedMs(),
+  timeout: (delayMs: number) => systemClock.timeout(delayMs),
   isAlive: true,
 };
 

@@ -90,6 +90,8 @@ test("compactions, snapshots and deletions of a live database keep every state i
   const clock = {
     now: (): number => Math.round(startMs + (Date.now() - startMs) * 10),
     schedule: (delayMs: number, run: () => void): (() => void) => systemClock.schedule(delayMs / 10, run),
+    elapsedMs: () => systemClock.elapsedMs(),
+    timeout: (delayMs: number) => systemClock.timeout(delayMs),
   };
   const { database, writer } = await begin({
     context: logContext(store, { clock, onEvent: (event) => void events.push(event) }),

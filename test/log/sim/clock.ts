@@ -1,3 +1,4 @@
+import type { LeaseClock } from "../../../src/lease/clock.ts";
 import type { Clock } from "../../../src/log/clock.ts";
 
 interface Timer {
@@ -14,6 +15,14 @@ export class VirtualClock implements Clock {
 
   now(): number {
     return this.#nowMs;
+  }
+
+  elapsedMs(): number {
+    return this.#nowMs;
+  }
+
+  timeout(delayMs: number): AbortSignal {
+    return timeout(this, delayMs);
   }
 
   schedule(delayMs: number, run: () => void): () => void {
@@ -62,17 +71,36 @@ export class VirtualClock implements Clock {
 }
 
 /** The clock of one process, which may be paused or killed: its timers then fire later, or never. */
-export class LifeClock implements Clock {
+export class LifeClock implements Clock, LeaseClock {
   readonly #world: VirtualClock;
+  /** The machine's wall clock, against the true one. */
+  readonly #aheadMs: () => number;
   #held: (() => void)[] | undefined;
   #dead = false;
 
-  constructor(world: VirtualClock) {
+  constructor(world: VirtualClock, aheadMs: () => number = () => 0) {
     this.#world = world;
+    this.#aheadMs = aheadMs;
   }
 
   now(): number {
+    return this.#world.now() + this.#aheadMs();
+  }
+
+  elapsedMs(): number {
     return this.#world.now();
+  }
+
+  bootMs(): number {
+    return this.#world.now();
+  }
+
+  wallMs(): number {
+    return this.now();
+  }
+
+  timeout(delayMs: number): AbortSignal {
+    return timeout(this, delayMs);
   }
 
   get isAlive(): boolean {
@@ -112,11 +140,17 @@ export class LifeClock implements Clock {
   }
 }
 
+function timeout(clock: Clock, delayMs: number): AbortSignal {
+  const controller = new AbortController();
+  clock.schedule(delayMs, () => controller.abort(new DOMException("late", "TimeoutError")));
+  return controller.signal;
+}
+
 /** Waits until no file operation is under way and all that follows from the last ones has run. */
 async function settle(): Promise<void> {
   for (let quiet = 0; quiet < 3;) {
     await new Promise((resolve) => setImmediate(resolve));
-    const busy = process.getActiveResourcesInfo().some((resource) => /^(FS|FILE|Close)/i.test(resource));
+    const busy = process.getActiveResourcesInfo().some((resource) => /^(FS|FILE|Close|Immediate)/i.test(resource));
     quiet = busy ? 0 : quiet + 1;
   }
 }

@@ -24,12 +24,24 @@ export interface SimDisk {
   epoch: number;
   logState: LogState | undefined;
   frozen: readonly (FrozenBatch & { readonly pages: ReadonlySet<number> })[];
+  /** There is no room for another batch. */
+  isFull: boolean;
 }
 
 export function newDisk(dir: string): SimDisk {
   mkdirSync(dir, { recursive: true });
   const pages: Pages = new Map([[1, new Uint8Array(PAGE_SIZE).fill(1)]]);
-  return { dir, pages, wal: [], open: new Set(), position: NOTHING, epoch: 0, logState: undefined, frozen: [] };
+  return {
+    dir,
+    pages,
+    wal: [],
+    open: new Set(),
+    position: NOTHING,
+    epoch: 0,
+    logState: undefined,
+    frozen: [],
+    isFull: false,
+  };
 }
 
 /** A copy of the disk on another machine. */
@@ -51,6 +63,8 @@ export function cloneDisk(disk: SimDisk, dir: string): SimDisk {
 export class SimDatabase implements LoggedDatabase {
   readonly pageSize = PAGE_SIZE;
   readonly disk: SimDisk;
+  /** Who may take over behind the next records. */
+  protected members: readonly number[] = [];
   onFrozen: (batch: FrozenBatch) => void = () => undefined;
   onCaptured: (position: Position) => void = () => undefined;
   /** Told of every name that is given to a state. */
@@ -61,7 +75,7 @@ export class SimDatabase implements LoggedDatabase {
   #writer = 0n;
   #isClaiming = false;
   #queue: Promise<unknown> = Promise.resolve();
-  readonly #snapshots = new Set<AbortController>();
+  protected readonly snapshots = new Set<AbortController>();
 
   constructor(
     disk: SimDisk,
@@ -113,7 +127,7 @@ export class SimDatabase implements LoggedDatabase {
   }
 
   bindLog({ logId, nodeId }: { readonly logId: string; readonly nodeId: string }): Promise<void> {
-    return this.#step(() => {
+    return this.step(() => {
       const { disk } = this;
       const isKept = disk.logState?.logId === "" || disk.logState?.logId === logId;
       const confirmed = isKept ? disk.logState!.confirmed : { txid: 0, position: NOTHING, timestampMs: 0 };
@@ -127,7 +141,7 @@ export class SimDatabase implements LoggedDatabase {
   }
 
   confirm(txid: number): Promise<void> {
-    return this.#step(() => {
+    return this.step(() => {
       const { disk } = this;
       const [batch, ...rest] = disk.frozen;
       if (batch?.txid !== txid) throw new SluiceError("SLU-2000", `confirms ${txid}, not ${batch?.txid}`);
@@ -143,7 +157,7 @@ export class SimDatabase implements LoggedDatabase {
     readonly minTimestampMs: number;
     readonly full?: boolean;
   }): Promise<FrozenBatch> {
-    return this.#step(() => {
+    return this.step(() => {
       const { disk } = this;
       if (disk.frozen.length > 0) throw new SluiceError("SLU-2000", "a takeover behind other batches");
       this.#capture();
@@ -151,14 +165,16 @@ export class SimDatabase implements LoggedDatabase {
         disk.position = positionOf(0, 1);
         this.#onNamed(disk.position, disk.pages);
       }
-      this.#isClaiming = true;
       if (options.full === true) disk.open = new Set(disk.pages.keys());
-      return this.#freeze(options.txid, options.txid, options.writer, options.minTimestampMs);
+      this.members = [];
+      const batch = this.#freeze(options.txid, options.txid, options.writer, options.minTimestampMs);
+      this.#isClaiming = true;
+      return batch;
     });
   }
 
   abandonTakeover(txid: number): Promise<void> {
-    return this.#step(() => {
+    return this.step(() => {
       const { disk } = this;
       const [batch] = disk.frozen;
       if (batch?.txid !== txid) throw new SluiceError("SLU-2000", `abandons ${txid}, not ${batch?.txid}`);
@@ -169,7 +185,7 @@ export class SimDatabase implements LoggedDatabase {
   }
 
   begin(epoch: number, writer: bigint): Promise<void> {
-    return this.#step(() => {
+    return this.step(() => {
       this.#epoch = epoch;
       this.disk.epoch = epoch;
       this.#writer = writer;
@@ -179,18 +195,18 @@ export class SimDatabase implements LoggedDatabase {
   }
 
   freeze(): Promise<FrozenBatch | undefined> {
-    return this.#step(() => this.#seal());
+    return this.step(() => this.#seal());
   }
 
   snapshot(): Promise<DatabaseSnapshot> {
-    return this.#step(() => {
+    return this.step(() => {
       const { disk } = this;
       this.#seal();
       const last = disk.frozen.at(-1);
       const { txid, position, timestampMs } = last ?? disk.logState!.confirmed;
       const { pages } = disk;
       const abort = new AbortController();
-      this.#snapshots.add(abort);
+      this.snapshots.add(abort);
       return {
         txid,
         epoch: this.#epoch!,
@@ -204,7 +220,7 @@ export class SimDatabase implements LoggedDatabase {
         read: async (firstPage, into) => {
           for (let at = 0; at < into.length; at += PAGE_SIZE) into.set(pages.get(firstPage + at / PAGE_SIZE)!, at);
         },
-        release: () => void this.#snapshots.delete(abort),
+        release: () => void this.snapshots.delete(abort),
       };
     });
   }
@@ -236,23 +252,29 @@ export class SimDatabase implements LoggedDatabase {
 
   /** The bounds of all pictures are passed. */
   giveUpSnapshots(): void {
-    for (const abort of this.#snapshots) abort.abort(new Error("too long"));
+    for (const abort of this.snapshots) abort.abort(new Error("too long"));
+  }
+
+  /** A record is due although nothing was committed. */
+  protected get mustSeal(): boolean {
+    return false;
   }
 
   #seal(): FrozenBatch | undefined {
     const { disk } = this;
     if (this.#epoch === undefined || this.#isClaiming) throw new SluiceError("SLU-2000", "freezes without an epoch");
-    if (disk.open.size === 0) return undefined;
+    if (disk.open.size === 0 && !this.mustSeal) return undefined;
     const txid = (disk.frozen.at(-1)?.txid ?? disk.logState!.confirmed.txid) + 1;
     return this.#freeze(txid, this.#epoch, this.#writer, disk.logState!.confirmed.timestampMs);
   }
 
   #freeze(txid: number, epoch: number, writer: bigint, minTimestampMs: number): FrozenBatch {
-    const { disk } = this;
+    const { disk, members } = this;
+    if (disk.isFull) throw new SluiceError("SLU-2008", `${this.path}: no room`);
     const timestampMs = Math.max(minTimestampMs, disk.frozen.at(-1)?.timestampMs ?? 0, this.#clock.now());
     const checksum = checksumOf(disk.pages);
     const file = { pageSize: PAGE_SIZE, pageCount: disk.pages.size, minTxid: txid, maxTxid: txid, timestampMs };
-    const header = recordHeader(file, { position: disk.position, checksum, epoch, writer, members: [] });
+    const header = recordHeader(file, { position: disk.position, checksum, epoch, writer, members });
     const pages: Pages = new Map([...disk.open].map((pgno) => [pgno, disk.pages.get(pgno)!]));
     const bytes = encode(header, pages);
     const target = path.join(disk.dir, `${txid}-${epoch}.ltx`);
@@ -263,7 +285,7 @@ export class SimDatabase implements LoggedDatabase {
       position: disk.position,
       checksum,
       timestampMs,
-      members: [],
+      members,
       path: target,
       sizeBytes: bytes.length,
       pages: disk.open,
@@ -290,7 +312,7 @@ export class SimDatabase implements LoggedDatabase {
   }
 
   /** One after the other, each with a moment before and after it; a dead database never answers. */
-  #step<T>(run: () => T): Promise<T> {
+  protected step<T>(run: () => T): Promise<T> {
     const result = this.#queue.then(async () => {
       await this.#moment();
       const value = run();
