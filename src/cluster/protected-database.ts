@@ -266,7 +266,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
 
   /** Resolves when this database has no log writer, and so no waiter, any more. */
   async ended(): Promise<void> {
-    while (this.#writer !== undefined && !this.#stopped) await delay(this.#clock, 1);
+    while (this.#writer !== undefined && !this.isStopped) await delay(this.#clock, 1);
   }
 
   /** Lets applications write, once the takeover is in the log and this node leads. */
@@ -288,7 +288,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     return this.#writer;
   }
 
-  get #stopped(): boolean {
+  get isStopped(): boolean {
     return this.#abort.signal.aborted;
   }
 
@@ -310,7 +310,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
       ready.resolve();
       this.#reached.resolve();
     };
-    while (!this.#stopped) {
+    while (!this.isStopped) {
       const turn = AbortSignal.any([this.#abort.signal, this.#turn.signal]);
       try {
         if (!this.#engine.isKept) {
@@ -321,7 +321,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
         if (this.#role === "primary") await this.#lead(ready, settled, turn);
         else await this.#follow(settled, turn);
       } catch (error) {
-        if (this.#stopped) break;
+        if (this.isStopped) break;
         const known = error instanceof Error ? error : new Error(String(error));
         if (isSluiceError(known, "SLU-8109")) {
           this.#reached.reject(known);
@@ -462,7 +462,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
       }
       const either = AbortSignal.any([turn, this.#overlap.asked]);
       await Promise.race([this.#engine.lost, ended(either)]).catch((error: unknown) => this.#deposed(error, turn));
-      if (this.#stopped) return;
+      if (this.isStopped) return;
       const { asking } = this.#overlap;
       if (asking === undefined) return this.#keep();
       if (await this.#pass(asking)) return this.#leaveTo(asking, settled, turn);
@@ -484,7 +484,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
         AbortSignal.any([this.#abort.signal, this.#overlap.asked]),
       );
     } catch (error) {
-      if (this.#stopped || !this.#overlap.asked.aborted || !isSluiceError(error, "SLU-4109")) throw error;
+      if (this.isStopped || !this.#overlap.asked.aborted || !isSluiceError(error, "SLU-4109")) throw error;
       return;
     }
     this.#takenOverAt = database.position;
@@ -540,7 +540,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
       clock: this.#clock,
     };
     await Promise.race([this.#engine.lost, follow(options, turn)]);
-    if (!this.#stopped) await this.#keep();
+    if (!this.isStopped) await this.#keep();
   }
 
   /** A file without history on a replica: it may become the primary's that begins the log; in another's it is foreign. */

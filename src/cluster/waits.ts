@@ -19,6 +19,7 @@ interface Waited {
   readonly name: string;
   readonly role: NodeRole;
   readonly failure: Error | undefined;
+  readonly isStopped: boolean;
   readonly database: Database | undefined;
   readonly replica: Replica | undefined;
   readonly writer: LogWriter | undefined;
@@ -50,14 +51,25 @@ export class Waits {
       const heir = await this.opened("primary", signal).catch((error: unknown) => {
         throw this.#one.failure ?? (error as Error);
       });
-      if (heir === undefined) break;
-      const position = await heir.sync(wait, signal).catch(ignoreEnd);
+      const synced = heir === undefined ? this.#syncOwn(wait, signal) : heir.sync(wait, signal).catch(ignoreEnd);
+      const position = await synced;
       if (position !== undefined) return position;
     }
+  }
+
+  /** Undefined when the database was closed and opened anew meanwhile, here or elsewhere. */
+  async #syncOwn(wait: "local" | "replica" | "store", signal: AbortSignal): Promise<Position | undefined> {
     const position = this.#one.database!.captureNow();
-    if (wait === "local") await this.#one.database!.freeze();
-    else await this.durable(position, wait, signal);
-    return position;
+    try {
+      if (wait === "local") await this.#one.database!.freeze();
+      else await this.durable(position, wait, signal);
+      return position;
+    } catch (error) {
+      const mayAskAgain = this.#cluster === undefined && !this.#one.isStopped && isSluiceError(error, "SLU-4109");
+      if (!mayAskAgain) throw error;
+      await delay(this.#clock, LOOK_MS, signal);
+      return undefined;
+    }
   }
 
   /**

@@ -58,7 +58,7 @@ describe("killed: the other one has the database, and the log every commit", () 
     if (survivor === second) await second.said('"message":"protected"');
     await host.more(300);
     const synced = await host.place.sluice("sync", host.db);
-    expect(synced.status, synced.stderr).toBe(0);
+    expect(synced.status, `${synced.stderr}\n${survivor.output}`).toBe(0);
     const { made, failures } = await host.finish();
     expect(await survivor.end("SIGTERM")).toBe(0);
     expect(failures).toEqual([]);

@@ -80,7 +80,7 @@ class World {
 
   async sync(): Promise<boolean> {
     return this.journal.durableBy(
-      async () => (await this.place.sluice("sync", "--wait", "store", "--timeout", "5s", this.db)).status === 0,
+      async () => (await this.place.sluice("sync", "--wait", "store", "--timeout", "30s", this.db)).status === 0,
     );
   }
 

@@ -136,7 +136,7 @@ describe.skipIf(skip)("S3 through a bad network", () => {
     proxy.choose = () => ({ status: 503, code: "SlowDown" });
     const [stop, reason] = [new AbortController(), new Error("enough")];
     setTimeout(() => stop.abort(reason), 250);
-    await expect(store.get("again/x", { signal: stop.signal })).rejects.toBe(reason);
+    await expect(store.get("again/late", { signal: stop.signal })).rejects.toBe(reason);
   });
 
   test("what is refused for good isn't repeated", async () => {
@@ -145,7 +145,7 @@ describe.skipIf(skip)("S3 through a bad network", () => {
     await expect(store.put("again/x", Buffer.from("x"), { condition: "absent" })).rejects.toMatchObject({
       code: "SLU-3102",
     });
-    expect(proxy.take()).toHaveLength(2);
+    expect(proxy.take().filter(({ path }) => path.endsWith("again/x"))).toHaveLength(2);
   });
 
   test("a read that is cut off goes on where it was, within a range too", async () => {
