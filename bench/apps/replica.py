@@ -1,6 +1,7 @@
 """Applications beside a replica; each prints one JSON line.
 
-usage: replica.py commit DB SECONDS RATE     commits at RATE a second; [id, wall clock ms after the commit] of each
+usage: replica.py newest DB                  [the largest id of `log`]
+       replica.py commit DB SECONDS RATE     commits at RATE a second; [id, wall clock ms after the commit] of each
        replica.py watch DB UNTIL             looks for new rows a thousand times a second until there is the id UNTIL;
                                              [id, wall clock ms at which it was first seen], newest of each look
        replica.py reads DB SECONDS           reads of one row, each its own transaction; reads per second
@@ -74,4 +75,8 @@ def pages(count):
     return now()
 
 
-print(json.dumps({"commit": commit, "watch": watch, "reads": reads, "large": large, "pages": pages}[what](*arguments)))
+def newest():
+    return [db.execute("select max(id) from log").fetchone()[0] or 0]
+
+
+print(json.dumps({"newest": newest, "commit": commit, "watch": watch, "reads": reads, "large": large, "pages": pages}[what](*arguments)))

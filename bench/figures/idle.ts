@@ -14,19 +14,18 @@ function row(
   use: { cpuPercent: number; rssMb: number },
   note: string,
 ): Row {
-  return {
-    figure,
-    goal: `≤ ${goal.cpu} % / ≤ ${goal.rss} MB`,
-    measured: `${use.cpuPercent.toFixed(2)} % / ${use.rssMb.toFixed(0)} MB`,
-    reached: use.cpuPercent <= goal.cpu && use.rssMb <= goal.rss,
-    note,
-  };
+  const measures = [
+    { label: "CPU", unit: "%", digits: 2, values: [use.cpuPercent], atMost: goal.cpu },
+    { label: "RSS", unit: "MB", values: [use.rssMb], atMost: goal.rss },
+  ];
+  return { figure, measures, note };
 }
 
 /** One database, nobody writes; twice, so that the compile cache is filled. */
 export function idleOne(): Figure {
   return {
     name: "idle",
+    section: "one node",
     seconds: 3 * (SECONDS + 8),
     async run(scratch) {
       const dir = folder(scratch, "idle");
@@ -37,12 +36,7 @@ export function idleOne(): Figure {
       const rows: Row[] = [];
       await using server = await s3Server(scratch);
       const cases: [figure: string, goal: { cpu: number; rss: number }, args: string[], apps: number][] = [
-        [
-          "idle, one database, `replicate`, directory store: CPU / RSS",
-          { cpu: 0.3, rss: 100 },
-          ["replicate", db, store],
-          0,
-        ],
+        ["idle, one database, `replicate`, directory store", { cpu: 0.3, rss: 100 }, ["replicate", db, store], 0],
         [
           "the same under `run`, guardian included",
           { cpu: 0.4, rss: 150 },
@@ -63,7 +57,7 @@ export function idleOne(): Figure {
         const pids = process.pids.slice(0, process.pids.length - apps);
         rows.push(row(figure, goal, await idleUse(pids, SECONDS), note));
       }
-      return rows;
+      return { rows };
     },
   };
 }
@@ -72,6 +66,7 @@ export function idleOne(): Figure {
 export function many(): Figure {
   return {
     name: "many databases",
+    section: "one node",
     seconds: 120,
     async run(scratch) {
       const rows: Row[] = [];
@@ -79,10 +74,10 @@ export function many(): Figure {
         await using process = await protect(scratch, 100);
         await new Promise((done) => setTimeout(done, SETTLE_MS));
         const use = await idleUse(process.pids, SECONDS);
-        rows.push(row("idle, 100 databases: CPU / RSS", { cpu: 1, rss: 200 }, use, `directory mode, ${SECONDS} s`));
+        rows.push(row("idle, 100 databases", { cpu: 1, rss: 200 }, use, `directory mode, ${SECONDS} s`));
       }
       rows.push(await written(scratch));
-      return rows;
+      return { rows };
     },
   };
 }
@@ -111,15 +106,16 @@ async function written(scratch: string): Promise<Row> {
     most = Math.max(most, residentMb(process.pids));
   }
   return {
-    figure: "1,000 databases, 10 of them written to at any time: RSS",
-    goal: "≤ 400 MB, none starved",
-    measured: `${most.toFixed(0)} MB; slowest \`sync --wait store\` ${slowest.toFixed(0)} ms`,
-    reached: most <= 400 && slowest < 2000,
+    figure: "1,000 databases, 10 of them written to at any time, none starved",
+    measures: [
+      { label: "RSS", unit: "MB", values: [most], atMost: 400, worst: true },
+      { label: "slowest `sync --wait store`", unit: "ms", values: [slowest], atMost: 2000, worst: true },
+    ],
     note: `${BUSY_SECONDS} s, ten others each second, 50 commits/s each; largest RSS seen`,
   };
 }
 
-async function protect(scratch: string, count: number): Promise<Background> {
+export async function protect(scratch: string, count: number): Promise<Background> {
   const dir = folder(scratch, "many");
   const data = path.join(dir, "data");
   mkdirSync(data);

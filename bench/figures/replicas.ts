@@ -1,11 +1,10 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { once } from "node:events";
 import { mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
-import path from "node:path";
-import Database from "better-sqlite3";
 import { Nodes } from "../../test/e2e/nodes.ts";
-import { residentMb, root, run, writer } from "../lib/processes.ts";
+import { residentMb, writer } from "../lib/processes.ts";
 import { type Figure, median, quantile, type Row } from "../lib/report.ts";
+import { app, follow, lead, shown, visibleMs } from "../lib/cluster-load.ts";
 
 const ROUNDS = 3;
 const SECONDS = 6;
@@ -15,11 +14,6 @@ const GIBIBYTE_MEGABYTES = 1024;
 const PAGES = 100;
 /** The size of a database that is written and read, in megabytes. */
 const SMALL_MEGABYTES = 128;
-
-async function app<T>(what: string, db: string, ...args: readonly number[]): Promise<T> {
-  const out = await run("python3", [path.join(root, "bench/apps/replica.py"), what, db, ...args.map(String)]);
-  return JSON.parse(out) as T;
-}
 
 /** The largest memory of a replica's process in each thing that was measured. */
 class Memory {
@@ -38,13 +32,10 @@ class Memory {
   }
 
   get row(): Row {
-    const most = Math.max(...this.#most.values());
     const each = Array.from(this.#most, ([what, mb]) => `${what} ${mb.toFixed(0)}`);
     return {
       figure: "RSS of a replica while all that happens",
-      goal: "≤ 150 MB",
-      measured: `${most.toFixed(0)} MB`,
-      reached: most <= 150,
+      measures: [{ unit: "MB", values: [Math.max(...this.#most.values())], atMost: 150, worst: true }],
       note: `the largest value of the replica's process, ten looks a second: ${each.join(", ")}; some 60 of it are Node.js' own executable, mapped`,
     };
   }
@@ -90,53 +81,19 @@ class Meter implements AsyncDisposable {
   }
 }
 
-/** A primary `a` with a database of about that size, protected. */
-async function lead(nodes: Nodes, megabytes: number): Promise<void> {
-  mkdirSync(nodes.at("a"), { recursive: true });
-  await writer("init", nodes.db("a"), megabytes);
-  await nodes.start("a");
-  await nodes.reaches("a", "protected");
-}
-
-async function follow(nodes: Nodes, ...names: readonly string[]): Promise<void> {
-  for (const name of names) {
-    await nodes.start(name);
-    await nodes.reaches(name, "following");
-  }
-}
-
-/** Until the replica shows what the primary committed last to `log`. */
-async function shown(nodes: Nodes, name: string): Promise<void> {
-  const [wanted, ...rest] = ["a", name].map((node) => new Database(nodes.db(node), { readonly: true }));
-  const newest = "select max(id) from log";
-  const id = wanted!.prepare(newest).pluck().get() as number;
-  const statement = rest[0]!.prepare(newest).pluck();
-  while ((statement.get() as number) < id) await new Promise((done) => setTimeout(done, 2));
-  for (const db of [wanted!, ...rest]) db.close();
-}
-
 /** Commits at a rate, two replicas; when each is seen in another process. */
 async function visible(memory: Memory): Promise<Row> {
   await using nodes = new Nodes();
   await lead(nodes, SMALL_MEGABYTES);
   await follow(nodes, "b", "c");
-  const took: number[] = [];
-  await memory.during("500 commits/s", nodes, "b", async () => {
-    const watching = app<[number, number][]>("watch", nodes.db("b"), RATE * SECONDS);
-    const commits = await app<[number, number][]>("commit", nodes.db("a"), SECONDS, RATE);
-    const seen = await watching;
-    let look = 0;
-    for (const [id, at] of commits) {
-      while (seen[look]![0] < id) look++;
-      took.push(seen[look]![1] - at);
-    }
-  });
+  const took = await memory.during("500 commits/s", nodes, "b", () => visibleMs(nodes, "b", SECONDS, RATE));
   const [p50, p99] = [quantile(took, 0.5), quantile(took, 0.99)];
   return {
-    figure: `commit on the primary → visible to a reader on the replica, ${RATE} commits/s, two replicas: p50 / p99`,
-    goal: "≤ 3 / 20 ms",
-    measured: `${p50.toFixed(1)} / ${p99.toFixed(1)} ms`,
-    reached: p50 <= 3 && p99 <= 20,
+    figure: `commit on the primary → visible to a reader on the replica, ${RATE} commits/s, two replicas`,
+    measures: [
+      { label: "p50", unit: "ms", digits: 1, values: [p50], atMost: 3 },
+      { label: "p99", unit: "ms", digits: 1, values: [p99], atMost: 20 },
+    ],
     note: `${took.length} commits, from the return of the commit; the reader, another process, looks once a millisecond`,
   };
 }
@@ -161,13 +118,10 @@ async function saturated(memory: Memory): Promise<Row> {
     followed.push((await memory.during("a saturating writer", nodes, "b", work)).perSecond);
     ratios.push(followed.at(-1)! / bare.at(-1)!);
   }
-  const ratio = median(ratios);
   return {
     figure: "commits/s of a saturating writer on the primary with one replica attached ÷ bare",
-    goal: "≥ 0.6",
-    measured: ratio.toFixed(2),
-    reached: ratio >= 0.6,
-    note: `replica on the same two cores; ${ROUNDS} rounds of ${SECONDS} s, medians: ${median(bare).toFixed(0)}/s bare, ${median(followed).toFixed(0)}/s`,
+    measures: [{ values: ratios, digits: 2, atLeast: 0.6 }],
+    note: `replica on the same two cores; ${ROUNDS} pairs of ${SECONDS} s: ${median(bare).toFixed(0)}/s bare, ${median(followed).toFixed(0)}/s`,
   };
 }
 
@@ -202,21 +156,19 @@ async function applyAndReads(memory: Memory): Promise<Row[]> {
       await shown(nodes, "b");
       rates.push((LARGE_MEGABYTES * 1.048576 * 1000) / (Date.now() - atMs));
     }
-    const [rate, ratio] = [median(rates), median(beside.ratios)];
     return [
       {
         figure: "apply on a replica",
-        goal: "≥ 100 MB/s of pages",
-        measured: `${rate.toFixed(0)} MB/s`,
-        reached: rate >= 100,
-        note: `a commit of ${LARGE_MEGABYTES} MiB, from its return on the primary until a reader of the replica sees it: capture, stream and the primary's own batch included; median of ${ROUNDS}`,
+        measures: [{ unit: "MB/s", values: rates, atLeast: 100 }],
+        note: `a commit of ${LARGE_MEGABYTES} MiB, from its return on the primary until a reader of the replica sees it: capture, stream and the primary's own batch included`,
       },
       {
         figure: `reads/s on a replica under ${RATE} commits/s ÷ the same reads on an idle database`,
-        goal: "≥ 0.9",
-        measured: ratio.toFixed(2),
-        reached: ratio >= 0.9,
-        note: `one reader of single rows; ${beside.idlePerSecond.toFixed(0)}/s idle; ${ROUNDS} rounds. SQLite alone, a writer and a reader on one database: ${median(bare.ratios).toFixed(2)}, since a reader forgets all its pages at every commit of others`,
+        measures: [
+          { values: beside.ratios, digits: 2, atLeast: 0.9 },
+          { label: "SQLite alone", values: bare.ratios, digits: 2 },
+        ],
+        note: `one reader of single rows; ${beside.idlePerSecond.toFixed(0)}/s idle. SQLite alone: a writer and a reader on one database`,
       },
     ];
   });
@@ -262,21 +214,19 @@ async function gibibyte(memory: Memory): Promise<Row[]> {
     times.push((performance.now() - start) / 1000);
     bytes.push((meter.bytes - before) / 1e6);
   }
-  const [copy, megabytes, seconds] = [median(copied), median(bytes), median(times)];
   return [
     {
       figure: "first copy of 1 GiB",
-      goal: "≥ 100 MB/s",
-      measured: `${copy.toFixed(0)} MB/s`,
-      reached: copy >= 100,
-      note: `from the start of the replica's process until it follows; from the log in a directory; median of ${ROUNDS}`,
+      measures: [{ unit: "MB/s", values: copied, atLeast: 100 }],
+      note: "from the start of the replica's process until it follows; from the log in a directory",
     },
     {
-      figure: `rejoin of 1 GiB with ${PAGES} changed pages: bytes moved / time`,
-      goal: "≤ 2 MB / ≤ 3 s",
-      measured: `${megabytes.toFixed(2)} MB / ${seconds.toFixed(1)} s`,
-      reached: megabytes <= 2 && seconds <= 3,
-      note: `after a kill and without its journal, so that it compares itself with the primary; from the start of the process until a reader sees the last commit; median of ${ROUNDS}`,
+      figure: `rejoin of 1 GiB with ${PAGES} changed pages: bytes moved, time`,
+      measures: [
+        { unit: "MB", digits: 2, values: bytes, atMost: 2 },
+        { unit: "s", digits: 1, values: times, atMost: 3 },
+      ],
+      note: "after a kill and without its journal, so that it compares itself with the primary; from the start of the process until a reader sees the last commit",
     },
   ];
 }
@@ -284,11 +234,17 @@ async function gibibyte(memory: Memory): Promise<Row[]> {
 /** Nodes that are processes of this machine, with static roles and a directory store. The last figure is of all others. */
 export function replicas(): Figure[] {
   const memory = new Memory();
+  const figure = (what: string, seconds: number, rows: () => Promise<Row[]>): Figure => ({
+    name: `replicas: ${what}`,
+    section: "replicas",
+    seconds,
+    run: async () => ({ rows: await rows() }),
+  });
   return [
-    { name: "replicas: visible", seconds: 15, run: async () => [await visible(memory)] },
-    { name: "replicas: saturating writer", seconds: 60, run: async () => [await saturated(memory)] },
-    { name: "replicas: apply and reads", seconds: 60, run: () => applyAndReads(memory) },
-    { name: "replicas: 1 GiB", seconds: 120, run: () => gibibyte(memory) },
-    { name: "replicas: memory", seconds: 0, run: () => Promise.resolve([memory.row]) },
+    figure("visible", 15, async () => [await visible(memory)]),
+    figure("saturating writer", 60, async () => [await saturated(memory)]),
+    figure("apply and reads", 60, () => applyAndReads(memory)),
+    figure("1 GiB", 120, () => gibibyte(memory)),
+    figure("memory", 0, () => Promise.resolve([memory.row])),
   ];
 }

@@ -14,6 +14,13 @@ export async function run(command: string, args: readonly string[]): Promise<str
   return stdout;
 }
 
+/** How long something takes. */
+export async function seconds(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return (performance.now() - start) / 1000;
+}
+
 /** Runs the benchmark's writing application and returns its one line of JSON. */
 export async function writer<T>(...args: readonly (string | number)[]): Promise<T> {
   const out = await run("python3", [path.join(root, "bench/apps/writer.py"), ...args.map(String)]);
@@ -74,7 +81,7 @@ export function residentMb(pids: readonly number[]): number {
 }
 
 /** CPU time the processes have used so far, in seconds, from the scheduler's nanosecond counters. */
-function cpuSeconds(pids: readonly number[]): number {
+export function cpuSeconds(pids: readonly number[]): number {
   let ns = 0;
   for (const pid of pids)
     for (const task of readdirSync(`/proc/${pid}/task`))

@@ -1,21 +1,67 @@
-import { readFileSync } from "node:fs";
 import os from "node:os";
 
-/** One line of the page: what was measured, what it must reach, and what came out. */
+/** A number that was measured, once a round, and what it must be. */
+export interface Measure {
+  /** What it is, where a row has several. */
+  readonly label?: string;
+  readonly unit?: string;
+  /** Digits behind the point; 0 by default. */
+  readonly digits?: number;
+  /** One a round. */
+  readonly values: readonly number[];
+  readonly atLeast?: number;
+  readonly atMost?: number;
+  /** The worst round counts instead of the median: for what must never happen. */
+  readonly worst?: true;
+}
+
+/** One line of a table. */
 export interface Row {
   readonly figure: string;
-  readonly goal: string;
-  readonly measured: string;
-  readonly reached: boolean | undefined;
-  /** How it was measured, and why it falls short where it does. */
+  readonly measures: readonly Measure[];
+  /** How it was measured. */
   readonly note?: string;
 }
 
+/** What depends on something else: a line chart of the medians, with the range of the rounds. */
+export interface Plot {
+  /** Name of its file. */
+  readonly name: string;
+  readonly title: string;
+  readonly x: Axis;
+  readonly y: Axis;
+  readonly points: readonly Point[];
+}
+
+export interface Axis {
+  /** With its unit. */
+  readonly title: string;
+  readonly log?: true;
+}
+
+export interface Point {
+  readonly series: string;
+  readonly x: number;
+  /** One a round. */
+  readonly y: readonly number[];
+}
+
+export interface Measured {
+  readonly rows: readonly Row[];
+  readonly plots?: readonly Plot[];
+}
+
+/** The tables of the page. */
+export const SECTIONS = ["one node", "replicas", "clusters", "front door", "growth"] as const;
+export type Section = (typeof SECTIONS)[number];
+
 export interface Figure {
   readonly name: string;
-  /** About how long it takes, for the progress line. */
+  readonly section: Section;
+  /** About how long a round takes, for the progress line. */
   readonly seconds: number;
-  run(scratch: string): Promise<readonly Row[]>;
+  /** One round. Comparisons are made within it. */
+  run(scratch: string): Promise<Measured>;
 }
 
 export function median(values: readonly number[]): number {
@@ -29,37 +75,23 @@ export function quantile(values: readonly number[], q: number): number {
   return value;
 }
 
-function machine(): string {
+/** The value that stands for all rounds. */
+export function valueOf({ values, worst, atLeast }: Measure): number {
+  if (worst !== true) return median(values);
+  return atLeast === undefined ? Math.max(...values) : Math.min(...values);
+}
+
+/** Undefined where nothing was asked for. */
+export function isReached(row: Row): boolean | undefined {
+  const asked = row.measures.filter(({ atLeast, atMost }) => atLeast !== undefined || atMost !== undefined);
+  if (asked.length === 0) return undefined;
+  return asked.every((measure) => {
+    const value = valueOf(measure);
+    return value >= (measure.atLeast ?? -Infinity) && value <= (measure.atMost ?? Infinity);
+  });
+}
+
+export function machine(): string {
   const cpu = os.cpus()[0]?.model.trim() ?? "unknown processor";
-  return `${os.cpus().length} × ${cpu}, ${Math.round(os.totalmem() / 2 ** 30)} GiB, Linux ${os.release()}, Node.js ${process.version}`;
-}
-
-const BEGIN = "<!-- figures: begin -->";
-const END = "<!-- figures: end -->";
-
-/** Puts the table between the markers of the page; everything else on the page is written by hand. */
-export function intoPage(page: string, rows: readonly Row[], command: string, date: string): string {
-  const text = readFileSync(page, "utf8");
-  const [head, rest] = text.split(BEGIN);
-  const tail = rest?.split(END)[1];
-  if (head === undefined || tail === undefined) throw new Error(`${page} has lost its markers`);
-  const lines = rows.map(
-    (row) => `| ${row.figure} | ${row.goal} | ${row.measured} | ${mark(row.reached)} | ${row.note ?? ""} |`,
-  );
-  return [
-    `${head}${BEGIN}`,
-    "",
-    `Machine: ${machine()}. Command: \`${command}\`. Date: ${date}.`,
-    "",
-    "| figure | must reach | measured | reached | how, and remarks |",
-    "|---|---|---|---|---|",
-    ...lines,
-    "",
-    `${END}${tail}`,
-  ].join("\n");
-}
-
-function mark(reached: boolean | undefined): string {
-  if (reached === undefined) return "–";
-  return reached ? "yes" : "**no**";
+  return `${os.cpus().length} × ${cpu}, ${Math.round(os.totalmem() / 2 ** 30)} GiB, Linux ${os.release()}`;
 }

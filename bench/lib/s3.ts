@@ -8,6 +8,7 @@ import { peers } from "../../test/peers/peers.ts";
 /** A real S3 server of the benchmark, or undefined where none is installed. */
 export interface S3Server extends AsyncDisposable {
   readonly env: NodeJS.ProcessEnv;
+  readonly endpoint: string;
   /** A store's URL below the server's one bucket. */
   url(path: string): string;
 }
@@ -49,6 +50,7 @@ export async function s3Server(scratch: string): Promise<S3Server | undefined> {
   }
   return {
     env,
+    endpoint,
     url: (place) => `s3://bench/${place}?endpoint=${encodeURIComponent(endpoint)}`,
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };

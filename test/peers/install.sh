@@ -9,6 +9,7 @@
 #   bin/etcd  bin/spin                                              etcd and the model checker, out of Debian's packages
 #   lib/libfaketime.so.1                                            libfaketime, out of Debian's package
 #   bin/consul                                                      a Consul agent, built from its Go module
+#   bin/litefs  bin/fusermount3                                     LiteFS, for benchmarks, and what mounts it
 #   django/bin/python                                               Python with Django, gunicorn and WhiteNoise
 #   django-old/bin/python  django-new/bin/python                    the oldest and newest Django of the integration;
 #                                                                   beside the newest Flask and Starlette, too
@@ -29,6 +30,8 @@ ETCD=3.4.23
 FAKETIME=0.9.10
 SPIN=6.5.2
 CONSUL=1.20.6
+LITEFS=0.5.14
+FUSE=3.14.0
 DJANGO=5.2.19
 GUNICORN=27.0.1
 WHITENOISE=6.12.0
@@ -85,28 +88,34 @@ debian() { # package version file's path in it, path here
   ln -sfn "$dir/$3" "$peers/$4"
 }
 
-# Its go.mod replaces modules by directories of its repository, which `go install` refuses and a module's archive lacks:
-# built from a module beside it, with its own go.mod and go.sum less those lines.
-consul() {
-  local dir="$peers/packages/consul-$CONSUL" at="$work/consul" module=github.com/hashicorp/consul
+# A Go module's program. `go install` refuses a go.mod that replaces modules by directories of its repository, which a
+# module's archive lacks: it is built from a module beside it, with its go.mod and go.sum less those lines.
+go_program() { # module version package name, and what of the module it replaces
+  local dir="$peers/packages/$4-$2" at="$work/$4"
   if [ ! -e "$dir" ]; then
-    command -v go >/dev/null || { echo "no Go: no Consul here" >&2; return; }
+    command -v go >/dev/null || { echo "no Go: no $4 here" >&2; return; }
     mkdir -p "$at/made"
     local source part
-    source=$(cd "$at" && go mod download -json "$module@v$CONSUL" |
+    source=$(cd "$at" && go mod download -json "$1@v$2" |
       python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])')
     cp "$source/go.mod" "$source/go.sum" "$at/"
     chmod u+w "$at"/go.*
     (
       cd "$at"
       export GOFLAGS="-mod=mod -buildvcs=false"
-      go mod edit -module=peer "-require=$module@v$CONSUL"
-      for part in api envoyextensions proto-public sdk troubleshoot; do go mod edit "-dropreplace=$module/$part"; done
-      go build -trimpath -ldflags="-s -w" -o made/consul "$module" 2>"$at/log" || { tail -20 "$at/log" >&2; exit 1; }
+      go mod edit -module=peer "-require=$1@v$2"
+      for part in "${@:5}"; do go mod edit "-dropreplace=$1/$part"; done
+      go build -trimpath -ldflags="-s -w" -o "made/$4" "$3" 2>"$at/log" || { tail -20 "$at/log" >&2; exit 1; }
     )
     place "$at/made" "$dir"
   fi
-  ln -sfn "$dir/consul" "$peers/bin/consul"
+  ln -sfn "$dir/$4" "$peers/bin/$4"
+}
+
+go_programs() {
+  go_program github.com/hashicorp/consul "$CONSUL" github.com/hashicorp/consul consul \
+    api envoyextensions proto-public sdk troubleshoot
+  go_program github.com/superfly/litefs "$LITEFS" github.com/superfly/litefs/cmd/litefs litefs
 }
 
 # A virtual environment with these packages. It knows its own path, so it can't be renamed.
@@ -224,6 +233,7 @@ packages() {
   debian etcd-server "$ETCD" usr/bin/etcd bin/etcd
   debian libfaketime "$FAKETIME" "usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1" lib/libfaketime.so.1
   debian spin "$SPIN" usr/bin/spin bin/spin
+  debian fuse3 "$FUSE" bin/fusermount3 bin/fusermount3
   django
   validators
 }
@@ -235,7 +245,8 @@ all_sqlites & second=$!
 wait $first
 debug_sqlite & third=$!
 # A release whose source can't be built one day must not keep everything else from being tested.
-(timeout 900 bash -c "$(declare -f consul place); $(declare -p peers work CONSUL); consul" || echo "no Consul here" >&2) & fourth=$!
+(timeout 900 bash -c "$(declare -f go_programs go_program place); $(declare -p peers work CONSUL LITEFS); go_programs" ||
+  echo "no Consul, or no LiteFS, here" >&2) & fourth=$!
 wait $second
 wait $third
 wait $fourth

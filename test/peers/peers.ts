@@ -19,6 +19,9 @@ export const peers = {
   spin: at("bin/spin"),
   /** A Consul agent. */
   consul: at("bin/consul"),
+  /** For benchmarks; `fusermount` mounts it. */
+  litefs: at("bin/litefs"),
+  fusermount: at("bin/fusermount3"),
   /** A library that makes the clock of a process jump. */
   faketime: at("lib/libfaketime.so.1"),
   /** Python with Django, gunicorn and WhiteNoise. */
