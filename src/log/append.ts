@@ -1,6 +1,7 @@
 import { open, stat } from "node:fs/promises";
 import type { FrozenBatch } from "../database/contract.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { isUnfenced } from "../store/probe.ts";
 import { Backoff, untilAnswered, type LogContext } from "./context.ts";
 import { formatTxid } from "./layout.ts";
 
@@ -22,6 +23,7 @@ export type AppendOutcome = "written" | "own" | "lost";
  *      │ └── undecided ─► waiting ─┐
  *      └───────────────────────────┘  the same bytes again, for as long as it takes
  *
+ * A store that can't refuse is looked at before each try, so that only a race overwrites what another writer has there.
  * An undecided try may still land later, so only the store's word on the slot ends this. A killed process sends the
  * same bytes again in its next life: its own success then shows as `own`.
  * Throws SLU-4109 when `signal` is aborted (undecided), SLU-4108 when the local file is not there as it was sealed.
@@ -33,6 +35,10 @@ export async function append(context: LogContext, batch: AppendBody, signal: Abo
   const backoff = new Backoff(context, step);
   for (;;) {
     await assertSealed(batch);
+    if (isUnfenced(store)) {
+      const held = await untilAnswered(context, step, signal, () => inSlot(context, key, batch, signal));
+      if (held !== "nothing") return held === "same" ? "own" : "lost";
+    }
     const answer = await store
       .put(
         key,
@@ -42,8 +48,8 @@ export async function append(context: LogContext, batch: AppendBody, signal: Abo
       .catch((cause: unknown) => ({ outcome: "undecided" as const, cause }));
     if (answer.outcome === "written") return "written";
     if (answer.outcome === "refused") {
-      const same = await untilAnswered(context, step, signal, () => holdsSameBytes(context, key, batch, signal));
-      return same ? "own" : "lost";
+      const held = await untilAnswered(context, step, signal, () => inSlot(context, key, batch, signal));
+      return held === "same" ? "own" : "lost";
     }
     await backoff.wait(answer.cause, signal);
   }
@@ -61,30 +67,30 @@ async function assertSealed(batch: AppendBody): Promise<void> {
   );
 }
 
-/** Whether the object is byte for byte the local file. An object that is not there is not. */
-async function holdsSameBytes(
+/** Whether the slot's object is byte for byte the local file. */
+async function inSlot(
   context: LogContext,
   key: string,
   batch: AppendBody,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<"same" | "other" | "nothing"> {
   const object = await context.store.get(key, { signal }).catch((error: unknown) => {
     if (isSluiceError(error, "SLU-3404")) return undefined;
     throw error;
   });
-  if (object === undefined) return false;
+  if (object === undefined) return "nothing";
   const file = await open(batch.path, "r");
   try {
     let offset = 0;
     let own = Buffer.allocUnsafe(0);
     for await (const chunk of object.body) {
-      if (object.sizeBytes !== batch.sizeBytes || offset + chunk.length > batch.sizeBytes) return false;
+      if (object.sizeBytes !== batch.sizeBytes || offset + chunk.length > batch.sizeBytes) return "other";
       if (own.length < chunk.length) own = Buffer.allocUnsafe(chunk.length);
       const { bytesRead } = await file.read(own, 0, chunk.length, offset);
-      if (bytesRead !== chunk.length || own.compare(chunk, 0, chunk.length, 0, bytesRead) !== 0) return false;
+      if (bytesRead !== chunk.length || own.compare(chunk, 0, chunk.length, 0, bytesRead) !== 0) return "other";
       offset += chunk.length;
     }
-    return offset === batch.sizeBytes;
+    return offset === batch.sizeBytes ? "same" : "other";
   } finally {
     await file.close();
   }

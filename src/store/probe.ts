@@ -8,6 +8,7 @@ export type FencingProblem = SluiceError | undefined;
 const RACERS = 16;
 
 const probed = new WeakMap<ObjectStore, Promise<FencingProblem>>();
+const unfenced = new WeakSet<ObjectStore>();
 
 /**
  * Tries out what the log relies on (protocol section 7): of sixteen connections that create one key at once exactly
@@ -18,13 +19,24 @@ const probed = new WeakMap<ObjectStore, Promise<FencingProblem>>();
 export function probeFencing(store: ObjectStore, signal?: AbortSignal): Promise<FencingProblem> {
   let result = probed.get(store);
   if (result === undefined) {
-    result = probe(store, signal).catch((error: unknown) => {
-      probed.delete(store);
-      throw error;
-    });
+    result = probe(store, signal).then(
+      (problem) => {
+        if (problem !== undefined) unfenced.add(store);
+        return problem;
+      },
+      (error: unknown) => {
+        probed.delete(store);
+        throw error;
+      },
+    );
     probed.set(store, result);
   }
   return result;
+}
+
+/** Whether a probe of the store has found that it can't keep two writers from one log. */
+export function isUnfenced(store: ObjectStore): boolean {
+  return unfenced.has(store);
 }
 
 async function probe(store: ObjectStore, signal: AbortSignal | undefined): Promise<FencingProblem> {
@@ -45,16 +57,16 @@ async function race(store: ObjectStore, key: string, signal: AbortSignal | undef
     ),
   );
   const winners = outcomes.flatMap(({ outcome }, i) => (outcome === "written" ? [i] : []));
-  if (winners.length > 1) return problem(store, `${winners.length} of ${RACERS} writers created the same object`);
+  if (winners.length > 1) return unable(store, `${winners.length} of ${RACERS} writers created the same object`);
   const undecided = outcomes.find((outcome) => outcome.outcome === "undecided");
   if (winners.length === 0 && undecided !== undefined) throw unanswered(store, undecided);
-  if (winners.length === 0) return problem(store, "nobody could create an object that wasn't there");
+  if (winners.length === 0) return unable(store, "nobody could create an object that wasn't there");
   for await (const found of store.list(key, signal && { signal })) {
     if (found.key !== key) continue;
     const isWinners = found.sizeBytes === winners[0]! + 1;
-    return isWinners ? undefined : problem(store, "an object was replaced by a writer who was told that it's there");
+    return isWinners ? undefined : unable(store, "an object was replaced by a writer who was told that it's there");
   }
-  return problem(store, "an object that was just written is not listed");
+  return unable(store, "an object that was just written is not listed");
 }
 
 async function exchange(store: ObjectStore, key: string, signal: AbortSignal | undefined): Promise<FencingProblem> {
@@ -63,13 +75,13 @@ async function exchange(store: ObjectStore, key: string, signal: AbortSignal | u
   const condition = { etag };
   const first = await store.put(key, Buffer.alloc(RACERS + 1), { condition, ...(signal && { signal }) });
   if (first.outcome === "undecided") throw unanswered(store, first);
-  if (first.outcome === "refused") return problem(store, "an object could not be exchanged by its etag");
+  if (first.outcome === "refused") return unable(store, "an object could not be exchanged by its etag");
   const second = await store.put(key, Buffer.alloc(RACERS + 2), { condition, ...(signal && { signal }) });
   if (second.outcome === "undecided") throw unanswered(store, second);
-  return second.outcome === "refused" ? undefined : problem(store, "an exchange by an old etag was not refused");
+  return second.outcome === "refused" ? undefined : unable(store, "an exchange by an old etag was not refused");
 }
 
-function problem(store: ObjectStore, what: string): SluiceError {
+function unable(store: ObjectStore, what: string): SluiceError {
   return new SluiceError("SLU-3004", `${store.url} doesn't keep writers apart: ${what}`);
 }
 

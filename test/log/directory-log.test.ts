@@ -12,7 +12,8 @@ import { ltxJobs } from "../../src/log/ltx-jobs.ts";
 import { restore } from "../../src/log/restore.ts";
 import { WorkSlots } from "../../src/log/work-slots.ts";
 import { DirectoryStore } from "../../src/store/directory.ts";
-import type { ObjectStore, PutOutcome } from "../../src/store/store.ts";
+import { probeFencing } from "../../src/store/probe.ts";
+import type { Body, ObjectStore, PutOutcome } from "../../src/store/store.ts";
 import { Random } from "./sim/clock.ts";
 import { newDisk, PAGE_SIZE, SimDatabase } from "./sim/database.ts";
 
@@ -37,13 +38,15 @@ function batch(txid: number, content: string): { txid: number; path: string; siz
 }
 
 /** The store, but for the answers to conditional writes. */
-function answering(answer: (put: () => Promise<PutOutcome>) => Promise<PutOutcome>): LogContext {
+function answering(
+  answer: (put: () => Promise<PutOutcome>, key: string, body: Body) => Promise<PutOutcome>,
+): LogContext {
   const changed: ObjectStore = {
     url: store.url,
     layout: store.layout,
     list: (prefix, options) => store.list(prefix, options),
     get: (key, options) => store.get(key, options),
-    put: (key, body, options) => answer(() => store.put(key, body, options)),
+    put: (key, body, options) => answer(() => store.put(key, body, options), key, body),
     delete: (keys, options) => store.delete(keys, options),
     close: () => store.close(),
   };
@@ -68,6 +71,15 @@ describe("an append", () => {
     expect(await append(context, batch(1, `${large}x`), never)).toBe("lost");
     await store.put(context.layout.slotKey(2), new Uint8Array(0));
     expect(await append(context, batch(2, "two"), never)).toBe("lost");
+  });
+
+  test("to a store that refuses nothing looks first, so that another writer's record is not overwritten", async () => {
+    const overwriting = answering((_, key, body) => store.put(key, body));
+    expect(await append(context, batch(1, "one"), never)).toBe("written");
+    expect(await probeFencing(overwriting.store)).toMatchObject({ code: "SLU-3004" });
+    expect(await append(overwriting, batch(1, "another"), never)).toBe("lost");
+    expect(await append(overwriting, batch(1, "one"), never)).toBe("own");
+    expect(await append(overwriting, batch(2, "two"), never)).toBe("written");
   });
 
   test("that was refused finds nothing in the slot: lost", async () => {
