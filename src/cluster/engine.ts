@@ -56,13 +56,9 @@ export class Engine {
     return this.#kept !== undefined;
   }
 
-  /** Rejects when the database that was opened last can't go on: SLU-2006, 2007, 2020, or what `fail` was told. */
+  /** Rejects when the database that was opened last can't go on: SLU-2006, 2007, 2020. */
   get lost(): Promise<never> {
     return this.#lost.promise;
-  }
-
-  fail(error: Error): void {
-    this.#lost.reject(error);
   }
 
   /** Whether some record of its log is known to be in it. */

@@ -1,4 +1,5 @@
 import type { Database } from "../database/database.ts";
+import { type Clock, delay } from "../log/clock.ts";
 import { logContext, type LogEvent } from "../log/context.ts";
 import { ltxJobs } from "../log/ltx-jobs.ts";
 import { LogWriter } from "../log/log-writer.ts";
@@ -42,4 +43,12 @@ export async function openWriter(
     on.captured(position);
   };
   return writer;
+}
+
+/** Everything committed is in the log, and the last record names no member. */
+export async function drain(database: Database, writer: LogWriter, clock: Clock, signal: AbortSignal): Promise<void> {
+  database.nameMembers([]);
+  await database.freeze();
+  await writer.sync(signal);
+  while (database.frozen.length > 0) await delay(clock, 1, signal);
 }

@@ -1,16 +1,14 @@
-import { EventEmitter, once } from "node:events";
-import { statSync } from "node:fs";
+import { EventEmitter } from "node:events";
 import type { Feed } from "../database/commit-feed.ts";
 import { type Database, stateDirOf } from "../database/database.ts";
 import { QuarantineWatch } from "../database/quarantined.ts";
 import type { Replica } from "../database/replica.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
-import { type Clock, delay, sleep, systemClock } from "../log/clock.ts";
+import { aborted, type Clock, delay, sleep, systemClock } from "../log/clock.ts";
 import { logContext, type LogContext, untilAnswered } from "../log/context.ts";
 import { listLog } from "../log/listing.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { placeLog } from "../log/place.ts";
-import type { Restored } from "../log/restore.ts";
 import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
 import type { ProtectedEvents } from "./database-events.ts";
 import type { ProtectedOptions } from "./database-options.ts";
@@ -19,10 +17,10 @@ import { databaseStatus } from "./database-status.ts";
 import { Engine } from "./engine.ts";
 import { EpochEnds } from "./epoch-ends.ts";
 import { follow } from "./following.ts";
-import { openWriter } from "./leading.ts";
+import { drain, openWriter } from "./leading.ts";
 import { assertEligible } from "./members.ts";
 import { keepBases } from "./quarantine-keep.ts";
-import { isThere, quarantineFile, restoreMissing } from "./restore-missing.ts";
+import { isThere, quarantineFile, restoreMissing, stampOf } from "./restore-missing.ts";
 import type { DatabaseState, DatabaseStatus, NodeRole } from "./status.ts";
 import type { Heir } from "./succession/heir.ts";
 import { Overlap } from "./succession/overlap.ts";
@@ -85,6 +83,8 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   readonly #overlap: Overlap;
   readonly #waits: Waits;
   #writer: LogWriter | undefined;
+  /** Rejects when the log is another writer's, or can't be written any more. */
+  #writerEnded = Promise.withResolvers<never>();
   #feed: Feed | undefined;
   #takenOverAt: Position = NOTHING;
   #life: Promise<string | undefined> | undefined;
@@ -197,11 +197,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   /** Everything committed is in the log, and the last record names no member: any candidate may go on from it. */
   async drain(signal: AbortSignal): Promise<void> {
     const [database, writer] = [this.#engine.database, this.#writer];
-    if (database === undefined || writer === undefined) return;
-    database.nameMembers([]);
-    await database.freeze();
-    await writer.sync(signal);
-    while (database.frozen.length > 0) await delay(this.#clock, 1, signal);
+    if (database !== undefined && writer !== undefined) await drain(database, writer, this.#clock, signal);
   }
 
   /** Another Sluice on this host has it, or is about to: what is captured here says nothing of what is committed. */
@@ -302,16 +298,17 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   /** From the start to the end; whatever may pass is tried again from the beginning. */
   async #live(ready: PromiseWithResolvers<void>): Promise<string | undefined> {
     let retryMs = RETRY_FIRST_MS;
-    const settled = (): void => {
-      retryMs = RETRY_FIRST_MS;
-      this.#hasBeenThere = true;
-      this.#isAwaited = false;
-      this.#keepBases();
-      ready.resolve();
-      this.#reached.resolve();
-    };
     while (!this.isStopped) {
       const turn = AbortSignal.any([this.#abort.signal, this.#turn.signal]);
+      const settled = (): void => {
+        retryMs = RETRY_FIRST_MS;
+        this.#hasBeenThere = true;
+        this.#isAwaited = false;
+        this.#keepBases();
+        ready.resolve();
+        // What was begun for an earlier role says nothing of the one that is wanted now.
+        if (!turn.aborted) this.#reached.resolve();
+      };
       try {
         if (!this.#engine.isKept) {
           if (await this.#elsewhere(settled, turn)) continue;
@@ -326,7 +323,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
         if (isSluiceError(known, "SLU-8109")) {
           this.#reached.reject(known);
           await this.#keep();
-          await ended(turn);
+          await aborted(turn);
           continue;
         }
         if (turn.aborted && !isLost(known) && this.#engine.database?.isGateClosed !== false) {
@@ -379,12 +376,14 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   /** Until there is a file. */
   async #bring(ready: PromiseWithResolvers<void>, turn: AbortSignal): Promise<void> {
     if (isThere(this.path)) return;
-    const { cluster } = this.#options;
+    const { cluster, store, prefix } = this.#options;
+    const onQuarantined = (where: string): void =>
+      void this.emit("database", { type: "quarantined", path: where, pages: undefined });
     // A file that goes while an application runs was deleted by somebody: what comes in its place is waited for.
     const wanted = (): boolean => !this.#hasBeenThere && (this.#options.restoreMissing || this.#options.adopt);
     while (wanted() || this.#adopted || this.#role === "replica") {
       this.#enter("restoring");
-      const restored = await this.#restore(turn);
+      const restored = await restoreMissing({ path: this.path, store, prefix, signal: turn, onQuarantined });
       this.#adopted = false;
       if (restored !== undefined) {
         this.emit("restored", restored);
@@ -398,7 +397,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     this.#enter("waiting");
     this.#isAwaited = true;
     ready.resolve();
-    this.#reached.resolve();
+    if (!turn.aborted) this.#reached.resolve();
     while (!isThere(this.path) && !this.#overlap.asked.aborted) await delay(this.#clock, POLL_MS, turn);
   }
 
@@ -421,13 +420,6 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     this.#enter("succeeded");
     settled();
     await left;
-  }
-
-  #restore(signal: AbortSignal): Promise<Restored | undefined> {
-    const { store, prefix } = this.#options;
-    const onQuarantined = (where: string): void =>
-      void this.emit("database", { type: "quarantined", path: where, pages: undefined });
-    return restoreMissing({ path: this.path, store, prefix, signal, onQuarantined });
   }
 
   /** As primary, until it's stopped, lost, or the role changes. */
@@ -456,12 +448,15 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
       cancelPatience();
     }
     for (;;) {
+      // A takeover that was decided when another role was wanted already is an epoch without a commit.
+      if (turn.aborted && !this.isStopped) return this.#keep();
       if (this.#writer !== undefined) {
         this.#enter("protected");
         settled();
       }
       const either = AbortSignal.any([turn, this.#overlap.asked]);
-      await Promise.race([this.#engine.lost, ended(either)]).catch((error: unknown) => this.#deposed(error, turn));
+      const over = [this.#engine.lost, this.#writerEnded.promise, aborted(either)];
+      await Promise.race(over).catch((error: unknown) => this.#deposed(error, turn));
       if (this.isStopped) return;
       const { asking } = this.#overlap;
       if (asking === undefined) return this.#keep();
@@ -470,6 +465,9 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   }
 
   async #beginWriting(database: Database): Promise<void> {
+    const ended = Promise.withResolvers<never>();
+    ended.promise.catch(() => undefined);
+    this.#writerEnded = ended;
     try {
       // Until a takeover is decided this node takes no other role: only a stop breaks it off, or a successor, which
       // finds the same on the disk.
@@ -479,7 +477,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
         {
           log: (event) => this.emit("log", event),
           captured: (position) => this.emit("captured", position),
-          ended: (error) => this.#engine.fail(error),
+          ended: (error) => ended.reject(error),
         },
         AbortSignal.any([this.#abort.signal, this.#overlap.asked]),
       );
@@ -515,7 +513,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   async #deposed(error: unknown, turn: AbortSignal): Promise<void> {
     if (this.#options.cluster === undefined || !isSluiceError(error, "SLU-4101")) throw error;
     this.emit("deposed", error);
-    await ended(turn);
+    await aborted(turn);
   }
 
   /** As replica, until it's stopped, lost, or the role changes. */
@@ -598,14 +596,4 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     this.#feed = undefined;
     await writer?.stop();
   }
-}
-
-/** Changes with every commit, unless the clock stands still. */
-function stampOf(file: string): string {
-  const stats = [file, `${file}-wal`].map((each) => statSync(each, { throwIfNoEntry: false, bigint: true }));
-  return stats.map((each) => `${each?.ino} ${each?.size} ${each?.mtimeNs}`).join();
-}
-
-async function ended(signal: AbortSignal): Promise<void> {
-  if (!signal.aborted) await once(signal, "abort");
 }

@@ -24,6 +24,12 @@ export function isThere(file: string): boolean {
   return (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 0;
 }
 
+/** Changes with every commit, unless the clock stands still. */
+export function stampOf(file: string): string {
+  const stats = [file, `${file}-wal`].map((each) => statSync(each, { throwIfNoEntry: false, bigint: true }));
+  return stats.map((each) => `${each?.ino} ${each?.size} ${each?.mtimeNs}`).join();
+}
+
 /**
  * Restores a database that isn't there, with the state from which this node goes on. Undefined when the log is empty:
  * the application may create it. Throws SLU-4113 when the store can't say, SLU-4106 when the log was ended on purpose, and

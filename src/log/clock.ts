@@ -1,3 +1,5 @@
+import { once } from "node:events";
+
 /** Time and timers, injected so that tests can turn the clock. */
 export interface Clock {
   /** Wall-clock time, ms since 1970. */
@@ -41,6 +43,11 @@ export function sleep(clock: Clock, delayMs: number, signal: AbortSignal): Promi
 export async function delay(clock: Clock, delayMs: number, signal: AbortSignal = NEVER): Promise<void> {
   await sleep(clock, delayMs, signal);
   signal.throwIfAborted();
+}
+
+/** Resolves when `signal` is aborted. */
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
 }
 
 /** Settles as `promise` does, or resolves after `delayMs`. */

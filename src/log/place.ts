@@ -221,6 +221,8 @@ export async function endOfEpoch(
 async function resyncFromLog(context: LogContext, replica: Placeable, signal: AbortSignal): Promise<boolean> {
   const scratch = path.join(replica.stateDir, "resync.db");
   const { store, layout } = context;
+  // What was left of one that was killed is no database that anybody has.
+  await rm(scratch, { force: true });
   const state = await restore({
     store,
     prefix: layout.prefix,

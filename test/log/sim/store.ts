@@ -39,6 +39,11 @@ const CALM: Faults = {
   latencyMs: 20,
 };
 
+export type Reach = "both" | "requests" | "none";
+
+/** A client gives up what isn't answered for so long. */
+const SILENT_MS = 10_000;
+
 export interface SimObject {
   readonly bytes: Uint8Array;
   readonly modifiedMs: number;
@@ -61,6 +66,8 @@ export class SimBucket {
   onChange: (key: string) => void = () => undefined;
   /** What a put, or its answer, waits for on its way. */
   onWay: (client: string, way: "request" | "answer", key: string) => Promise<void> | undefined = () => undefined;
+  /** Whether a client's requests get here, and the answers back. What doesn't is given up after a while. */
+  reach: (client: string) => Reach = () => "both";
   #version = 0;
 
   constructor(clock: VirtualClock, random: Random, faults: Faults = CALM) {
@@ -110,22 +117,17 @@ export class SimClient implements ObjectStore {
 
   async *list(prefix: string, options: ListOptions = {}): AsyncIterable<ObjectInfo> {
     this.#bucket.requests.list++;
-    await this.#travel(options.signal);
-    this.#mayFail();
-    const found = [...this.#bucket.objects]
-      .filter(([key]) => key.startsWith(prefix) && (options.startAfter === undefined || key > options.startAfter))
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, object]) => ({ key, sizeBytes: object.bytes.length, modifiedMs: object.modifiedMs }));
-    await this.#travel(options.signal);
-    yield* found;
+    yield* await this.#read(options.signal, () =>
+      [...this.#bucket.objects]
+        .filter(([key]) => key.startsWith(prefix) && (options.startAfter === undefined || key > options.startAfter))
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([key, object]) => ({ key, sizeBytes: object.bytes.length, modifiedMs: object.modifiedMs })),
+    );
   }
 
   async get(key: string, options: GetOptions = {}): Promise<StoredObject> {
     this.#bucket.requests.get++;
-    await this.#travel(options.signal);
-    this.#mayFail();
-    const object = this.#bucket.objects.get(key);
-    await this.#travel(options.signal);
+    const object = await this.#read(options.signal, () => this.#bucket.objects.get(key));
     if (object === undefined) throw new SluiceError("SLU-3404", `${key} is not there`);
     const { range } = options;
     const start = range === undefined ? 0 : range.offset < 0 ? object.bytes.length + range.offset : range.offset;
@@ -158,6 +160,7 @@ export class SimClient implements ObjectStore {
     if (is(faults.lostRequest)) return this.#answer({ outcome: "undecided", cause: new Error("503") }, options.signal);
     const isLost = is(faults.lostAnswer);
     const isTwice = is(faults.twice);
+    if (!(await this.#crossing("request", options.signal))) return { outcome: "undecided", cause: unanswered() };
     // The effect does not depend on whether the client still lives.
     await orAborted(this.#bucket.onWay(this.name, "request", key), options.signal);
     const outcome = await new Promise<PutOutcome>((resolve) => {
@@ -165,18 +168,36 @@ export class SimClient implements ObjectStore {
     });
     if (isTwice) this.#later(execute);
     await orAborted(this.#bucket.onWay(this.name, "answer", key), options.signal);
+    if (!(await this.#crossing("answer", options.signal))) return { outcome: "undecided", cause: unanswered() };
     return this.#answer(isLost ? { outcome: "undecided", cause: new Error("reset") } : outcome, options.signal);
   }
 
   async delete(keys: readonly string[], options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     this.#bucket.requests.delete++;
-    await this.#travel(options.signal);
-    this.#mayFail();
-    for (const key of keys) this.#bucket.remove(key);
-    await this.#travel(options.signal);
+    await this.#read(options.signal, () => {
+      for (const key of keys) this.#bucket.remove(key);
+    });
   }
 
   async close(): Promise<void> {}
+
+  /** A request, and its answer, are lost where the way is cut at that moment. */
+  async #crossing(way: "request" | "answer", signal: AbortSignal | undefined): Promise<boolean> {
+    const reach = this.#bucket.reach(this.name);
+    if (reach === "both" || (way === "request" && reach === "requests")) return true;
+    await this.#wait(SILENT_MS, signal);
+    return false;
+  }
+
+  async #read<T>(signal: AbortSignal | undefined, execute: () => T): Promise<T> {
+    await this.#travel(signal);
+    this.#mayFail();
+    if (!(await this.#crossing("request", signal))) throw unanswered();
+    const found = execute();
+    if (!(await this.#crossing("answer", signal))) throw unanswered();
+    await this.#travel(signal);
+    return found;
+  }
 
   #mayFail(): void {
     const { random, faults } = this.#bucket;
@@ -196,15 +217,23 @@ export class SimClient implements ObjectStore {
   /** One way of a request or an answer. */
   #travel(signal: AbortSignal | undefined): Promise<void> {
     const { random, faults } = this.#bucket;
+    return this.#wait(random.below(faults.latencyMs + 1), signal);
+  }
+
+  #wait(delayMs: number, signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       const arrive = (): void => {
         if (signal?.aborted === true) reject(signal.reason as Error);
         else resolve();
       };
-      this.#life.schedule(random.below(faults.latencyMs + 1), arrive);
+      this.#life.schedule(delayMs, arrive);
       signal?.addEventListener("abort", arrive, { once: true });
     });
   }
+}
+
+function unanswered(): SluiceError {
+  return new SluiceError("SLU-3104", "no answer");
 }
 
 function orAborted(way: Promise<void> | undefined, signal: AbortSignal | undefined): Promise<void> {
