@@ -131,9 +131,9 @@ export async function untilAnswered<T>(
   }
 }
 
-/** Whether the store refused or could not be reached: worth another try. */
+/** Whether the store refused or could not be reached: worth another try. That an object isn't there is an answer. */
 function isStoreError(error: unknown): boolean {
-  return isSluiceError(error) && error.code.startsWith("SLU-3");
+  return isSluiceError(error) && error.code.startsWith("SLU-3") && error.code !== "SLU-3404";
 }
 
 /** The error of everything that waits when the log stops: its outcome is unknown. */

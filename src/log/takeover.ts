@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import type { FrozenBatch, LoggedDatabase, LogState } from "../database/contract.ts";
-import { SluiceError } from "../errors/error.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { formatPosition, NOTHING, position as positionOf, type Position } from "../ltx/position.ts";
 import { append } from "./append.ts";
-import { throwIfStopped, untilAnswered, type LogContext } from "./context.ts";
+import { Backoff, throwIfStopped, untilAnswered, type LogContext } from "./context.ts";
 import { ensureIdentity, readIdentity, type LogIdentity } from "./identity.ts";
 import { formatTxid } from "./layout.ts";
 import { listLog, LogListing, type LogFile } from "./listing.ts";
@@ -60,26 +60,40 @@ interface Survey {
  * later, when nobody waits for it any more: that is an epoch without a commit, which this database can be placed on.
  */
 export async function takeOver(options: TakeoverOptions): Promise<Epoch> {
-  const { context, database, signal } = options;
+  const { context, signal } = options;
+  const gone = new Backoff(context, "read the log");
   for (;;) {
     throwIfStopped(context, signal);
-    const { identity, listing, rolledBack } = await survey(options);
-    if (!(await settle(options, listing))) continue;
-    const state = boundState(database);
-    const head = Math.max(listing.head, state.confirmed.txid);
-    const timestampMs = await compare(options, identity, listing, state);
-    const writer = (options.drawWriter ?? drawWriter)();
-    const batch = await database.freezeTakeover({
-      txid: head + 1,
-      writer,
-      minTimestampMs: Math.max(timestampMs, state.confirmed.timestampMs),
-      full: head === 0 || rolledBack,
-    });
-    if (!(await claim(options, batch, listing))) continue;
-    await database.begin(batch.txid, writer);
-    context.onEvent({ type: "taken-over", txid: batch.txid, position: batch.position });
-    return { logId: identity.logId, epoch: batch.txid, listing, gap: listing.firstGap() };
+    try {
+      const epoch = await attempt(options);
+      if (epoch !== undefined) return epoch;
+    } catch (error) {
+      // What was listed is in a file of a higher level now.
+      if (!isSluiceError(error, "SLU-3404")) throw error;
+      await gone.wait(error, signal);
+    }
   }
+}
+
+/** Undefined when the log has to be looked at anew; throws SLU-3404 when it changed while it was looked at. */
+async function attempt(options: TakeoverOptions): Promise<Epoch | undefined> {
+  const { context, database } = options;
+  const { identity, listing, rolledBack } = await survey(options);
+  if (!(await settle(options, listing))) return undefined;
+  const state = boundState(database);
+  const head = Math.max(listing.head, state.confirmed.txid);
+  const timestampMs = await compare(options, identity, listing, state);
+  const writer = (options.drawWriter ?? drawWriter)();
+  const batch = await database.freezeTakeover({
+    txid: head + 1,
+    writer,
+    minTimestampMs: Math.max(timestampMs, state.confirmed.timestampMs),
+    full: head === 0 || rolledBack,
+  });
+  if (!(await claim(options, batch, listing))) return undefined;
+  await database.begin(batch.txid, writer);
+  context.onEvent({ type: "taken-over", txid: batch.txid, position: batch.position });
+  return { logId: identity.logId, epoch: batch.txid, listing, gap: listing.firstGap() };
 }
 
 /** How a record that was just appended stands in the listing. */

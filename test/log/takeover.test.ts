@@ -1,9 +1,11 @@
 import { appendFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { logContext } from "../../src/log/context.ts";
 import { endLog } from "../../src/log/identity.ts";
 import { LogLayout } from "../../src/log/layout.ts";
 import { FLAG_NO_CHECKSUM, type LtxHeader } from "../../src/ltx/header.ts";
 import { position } from "../../src/ltx/position.ts";
+import { LifeClock } from "./sim/clock.ts";
 import { newDisk } from "./sim/database.ts";
 import { decode, encode } from "./sim/ltx.ts";
 import { Site, type Run } from "./sim/site.ts";
@@ -190,6 +192,25 @@ test("a log that ends in the same slot with another state is refused", async () 
   const confirmed = { ...disk.logState!.confirmed, position: position(1, 99) };
   const other = await site.start({ ...disk, logState: { ...disk.logState!, confirmed } });
   expect(other.error).toMatchObject({ code: "SLU-4101" });
+});
+
+test("a last record that was compacted away after it was listed is looked for in a new listing", async () => {
+  using site = new Site();
+  const disk = site.disk("a");
+  const first = await site.start(disk);
+  await site.write(first, 2);
+  stop(first);
+  const client = site.bucket.client("a", new LifeClock(site.clock));
+  const [list, get] = [client.list.bind(client), client.get.bind(client)];
+  let lists = 0;
+  client.list = (prefix, options) => {
+    lists++;
+    return list(prefix, options);
+  };
+  client.get = (key, options) => get(key.startsWith("ltx/") && lists === 1 ? "gone" : key, options);
+  const next = site.begin(disk, { context: logContext(client, { clock: site.clock }) });
+  await site.clock.advance(60_000);
+  expect(next.writer?.epoch).toBe(4);
 });
 
 test("a file that is not what its name says is not believed", async () => {
