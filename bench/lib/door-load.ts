@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
 import { request as send } from "node:http";
@@ -51,33 +52,37 @@ export class Process implements AsyncDisposable {
   }
 }
 
+const GET = Buffer.from(`GET /items/1?x=1 HTTP/1.1\r\nHost: example.org\r\nAccept: */*\r\nCookie: s=1\r\n\r\n`);
+
 /** A client with little work of its own: one request at a time on one connection. */
 class Client {
   readonly #socket: Socket;
-  readonly #request: Buffer;
+  #status = 0;
   #left = 0;
-  #done: (() => void) | undefined;
+  #done: ((status: number) => void) | undefined;
 
   constructor(port: number) {
-    this.#request = Buffer.from(`GET /items/1?x=1 HTTP/1.1\r\nHost: example.org\r\nAccept: */*\r\nCookie: s=1\r\n\r\n`);
     this.#socket = connect(port, "127.0.0.1");
     this.#socket.setNoDelay(true);
     this.#socket.on("data", (data: Buffer) => {
       if (this.#left === 0) {
         const end = data.indexOf("\r\n\r\n");
-        const length = /content-length: (\d+)/i.exec(data.toString("latin1", 0, end))?.[1];
+        const head = data.toString("latin1", 0, end);
+        const length = /content-length: (\d+)/i.exec(head)?.[1];
         if (end === -1 || length === undefined) throw new Error(`not an answer: ${data.toString()}`);
+        this.#status = Number(head.slice(9, 12));
         this.#left = Number(length) + end + 4;
       }
       this.#left -= data.length;
-      if (this.#left === 0) this.#done?.();
+      if (this.#left === 0) this.#done?.(this.#status);
     });
   }
 
-  async ask(): Promise<void> {
-    await new Promise<void>((resolve) => {
+  /** The answer's status. */
+  async ask(request: Buffer | string = GET): Promise<number> {
+    return new Promise((resolve) => {
       this.#done = resolve;
-      this.#socket.write(this.#request);
+      this.#socket.write(request);
     });
   }
 
@@ -108,6 +113,30 @@ export async function throughput(door: Process): Promise<{ perSecond: number; pe
   for (const client of clients) client.close();
   const cpu = (after.cpu.user - before.cpu.user + after.cpu.system - before.cpu.system) / 1e6;
   return { perSecond: count / seconds, perCore: count / cpu };
+}
+
+/** Clients that write one entry after the other, each durable in the store when it's answered. */
+export async function durableWrites(
+  port: number,
+  clients: number,
+  seconds: number,
+): Promise<{ perSecond: number; failed: number }> {
+  const start = performance.now();
+  const end = start + seconds * 1000;
+  let [written, failed] = [0, 0];
+  const work = async (): Promise<void> => {
+    const client = new Client(port);
+    while (performance.now() < end) {
+      const body = JSON.stringify({ key: randomUUID(), value: randomUUID() });
+      const head = `POST /entries HTTP/1.1\r\nHost: example.org\r\nSluice-Durability: store\r\nContent-Length: ${body.length}`;
+      const status = await client.ask(`${head}\r\n\r\n${body}`);
+      if (status === 201) written++;
+      else failed++;
+    }
+    client.close();
+  };
+  await Promise.all(Array.from({ length: clients }, work));
+  return { perSecond: (1000 * written) / (performance.now() - start), failed };
 }
 
 export interface Listens {

@@ -1,4 +1,5 @@
-import { open, stat } from "node:fs/promises";
+import { statSync, type Stats } from "node:fs";
+import { open } from "node:fs/promises";
 import type { FrozenBatch } from "../database/contract.ts";
 import { isSluiceError, SluiceError } from "../errors/error.ts";
 import { isUnfenced } from "../store/probe.ts";
@@ -34,7 +35,7 @@ export async function append(context: LogContext, batch: AppendBody, signal: Abo
   const step = `append ${formatTxid(batch.txid)}`;
   const backoff = new Backoff(context, step);
   for (;;) {
-    await assertSealed(batch);
+    assertSealed(batch);
     if (isUnfenced(store)) {
       const held = await untilAnswered(context, step, signal, () => inSlot(context, key, batch, signal));
       if (held !== "nothing") return held === "same" ? "own" : "lost";
@@ -56,10 +57,13 @@ export async function append(context: LogContext, batch: AppendBody, signal: Abo
 }
 
 /** The store must never be sent anything else than what was sealed, not even a shorter file. */
-async function assertSealed(batch: AppendBody): Promise<void> {
-  const found = await stat(batch.path).catch((cause: unknown) => {
+function assertSealed(batch: AppendBody): void {
+  let found: Stats;
+  try {
+    found = statSync(batch.path);
+  } catch (cause) {
     throw new SluiceError("SLU-4108", `${batch.path}: the sealed batch can't be read`, { cause });
-  });
+  }
   if (found.size === batch.sizeBytes) return;
   throw new SluiceError(
     "SLU-4108",

@@ -44,7 +44,7 @@ export async function askApplication(asking: Asking): Promise<Answer> {
   const repeatable = isRepeatable(incoming);
   const waits = incoming.head.expects && (incoming.hop === undefined || incoming.hop.expects);
   const headers = toApplication(incoming.head, incoming.origin, waits, !repeatable);
-  let agent = repeatable ? door.appAgent : door.freshAgent;
+  let agent = repeatable ? door.appAgent : undefined;
   const start = performance.now();
   for (;;) {
     const attempt = begin(asking, { to: config.app, agent, headers, connectTimeoutMs: config.appTimeoutMs });
@@ -63,7 +63,7 @@ export async function askApplication(asking: Asking): Promise<Answer> {
       }
       if (!wasSent) throw new Refusal(502, "SLU-7004", `the application can't be reached: ${message}`);
       if (wasStale && repeatable && again && agent === door.appAgent) {
-        agent = door.freshAgent;
+        agent = undefined;
         continue;
       }
       const unknown = incoming.mode === "write";

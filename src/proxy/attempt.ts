@@ -1,5 +1,5 @@
 import { type Agent, type ClientRequest, type IncomingMessage, request as send } from "node:http";
-import type { Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { AppAddress } from "../config/config.ts";
 
@@ -12,7 +12,8 @@ export interface Answer {
 
 export interface AttemptOptions {
   readonly to: AppAddress;
-  readonly agent: Agent;
+  /** Undefined: a connection of its own, so that none is closed under the request as idle. */
+  readonly agent: Agent | undefined;
   readonly method: string;
   readonly target: string;
   /** Flat. */
@@ -49,7 +50,7 @@ export class Attempt {
   constructor({ to, agent, method, target, headers, connectTimeoutMs, onInformation, onContinue }: AttemptOptions) {
     const request = send({
       ...to,
-      agent,
+      ...(agent === undefined ? { createConnection: () => ownConnection(to) } : { agent }),
       method,
       path: target,
       headers: headers as string[],
@@ -76,6 +77,11 @@ export class Attempt {
   abort(): void {
     this.request.destroy();
   }
+}
+
+/** Straight, without an agent's lists of connections that are used again. */
+function ownConnection(to: AppAddress): Socket {
+  return connect("socketPath" in to ? { path: to.socketPath } : { ...to, noDelay: true });
 }
 
 function limitConnecting(socket: Socket, request: ClientRequest, ms: number): void {

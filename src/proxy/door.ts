@@ -49,8 +49,6 @@ export class Door {
 
   /** For reads of the application, which may be sent again when an idle connection turns out to be closed. */
   readonly appAgent = new Agent({ keepAlive: true, maxFreeSockets: IDLE_SOCKETS_MAX, timeout: 0, scheduling: "lifo" });
-  /** For what must not be sent twice: a connection of its own, so that none is closed under it as idle. */
-  readonly freshAgent = new Agent({ keepAlive: false });
   readonly hopAgent = new Agent({ keepAlive: true, maxFreeSockets: IDLE_SOCKETS_MAX, scheduling: "lifo" });
 
   constructor({ config, view, metrics, log, secret }: DoorOptions) {
@@ -74,6 +72,6 @@ export class Door {
   close(): void {
     this.closing.abort();
     this.changes.close();
-    for (const agent of [this.appAgent, this.freshAgent, this.hopAgent]) agent.destroy();
+    for (const agent of [this.appAgent, this.hopAgent]) agent.destroy();
   }
 }

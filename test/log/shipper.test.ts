@@ -88,6 +88,30 @@ describe("somebody who waits", () => {
     expect(site.history.records()).toHaveLength(3);
   });
 
+  test("goes on a few at a time, so that the next record isn't held up by all their answers", async () => {
+    using site = new Site();
+    const run = await site.start(site.disk("a"), { syncIntervalMs: HOUR });
+    const committed = site.commit(run);
+    let released = 0;
+    const inTurns: number[] = [];
+    const confirmed = run.database.confirm.bind(run.database);
+    run.database.confirm = async (txid) => {
+      await confirmed(txid);
+      const count = (): void => {
+        inTurns.push(released);
+        if (released < 100) setImmediate(count);
+      };
+      setImmediate(count);
+    };
+    const waiting = Array.from({ length: 100 }, async () => {
+      await run.writer!.waitFor(committed);
+      released++;
+    });
+    await site.clock.advance(100);
+    await Promise.all(waiting);
+    expect(Math.max(...inTurns.map((count, i) => count - (inTurns[i - 1] ?? 0)))).toBeLessThan(80);
+  });
+
   test("is not released by a record that does not reach the position", async () => {
     using site = new Site();
     const run = await site.start(site.disk("a"));

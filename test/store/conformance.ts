@@ -216,14 +216,28 @@ export function conformance(name: string, { open, skip = false, sortsFoldersByNa
       expect(await keysOf(other.list(`${root}/broken`))).toEqual([]);
     });
 
-    test("a file that has another size than promised is not stored", async () => {
+    test("a small file is stored as it is", async () => {
+      const file = path.join(scratch, "small");
+      const content = randomBytes(20_000);
+      await writeFile(file, content);
+      const put = await store.put(`${root}/small`, { path: file, sizeBytes: 20_000 }, { condition: "absent" });
+      expect(put.outcome).toBe("written");
+      expect(content.equals(await bytes(await other.get(`${root}/small`)))).toBe(true);
+    });
+
+    test.for([100, 3_000_000])("a file that is shorter than the %i bytes promised is not stored", async (sizeBytes) => {
       const file = path.join(scratch, "short");
       await writeFile(file, "short");
       const outcome = await store
-        .put(`${root}/short`, { path: file, sizeBytes: 100 }, { condition: "absent" })
+        .put(`${root}/short`, { path: file, sizeBytes }, { condition: "absent" })
         .catch((error: unknown) => error);
       expect(outcome).not.toMatchObject({ outcome: "written" });
       expect(await keysOf(other.list(`${root}/short`))).toEqual([]);
+    });
+
+    test("a file that isn't there is an error", async () => {
+      const put = store.put(`${root}/none`, { path: path.join(scratch, "none"), sizeBytes: 10 });
+      await expect(put).rejects.toMatchObject({ name: "SluiceError" });
     });
 
     test("a signal ends each call with its reason", async () => {
