@@ -17,7 +17,7 @@ interface Mutant {
 export const mutants: Readonly<Record<string, Mutant>> = {
   "an append that was refused counts as the own one": {
     seed: 43,
-    changes: [["log/append.ts", 'return same ? "own" : "lost";', 'return "own";']],
+    changes: [["log/append.ts", '\n      return held === "same" ? "own" : "lost";', '\n      return "own";']],
   },
   "an append has no condition": {
     seed: 43,
