@@ -1,5 +1,6 @@
 import type { Replica } from "../database/replica.ts";
 import { isSluiceError, type SluiceError } from "../errors/error.ts";
+import { systemClock } from "../log/clock.ts";
 import { StreamClient, type StreamClientOptions } from "./stream/client.ts";
 import { FETCH } from "./stream/messages.ts";
 
@@ -8,7 +9,10 @@ const REACH_MS = 500;
 /** How long one database may take to get what others have more of it. */
 const FETCH_MS = 5_000;
 
-export interface FetchAheadOptions extends Pick<StreamClientOptions, "identity" | "secret" | "tls" | "heartbeatMs"> {
+export interface FetchAheadOptions extends Pick<
+  StreamClientOptions,
+  "identity" | "secret" | "tls" | "heartbeatMs" | "clock" | "random" | "connect"
+> {
   /** Where the other nodes of the cluster are, as far as this one has met them; read when the first database asks. */
   readonly urls: () => Iterable<string>;
   /** Something came. */
@@ -32,10 +36,10 @@ export class FetchAhead {
 
   /** Brings `replica`, which has placed its whole log, as far as any node in reach is. Never rejects. */
   async fetch(name: string, replica: Replica, signal: AbortSignal): Promise<void> {
-    const { onFetched, onProblem } = this.#options;
+    const { onFetched, onProblem, clock = systemClock } = this.#options;
     if (this.#users++ === 0) this.#peers = Array.from(this.#options.urls(), (url) => new Peer(url, this.#options));
     const peers = this.#peers;
-    const late = AbortSignal.any([signal, AbortSignal.timeout(FETCH_MS)]);
+    const late = AbortSignal.any([signal, clock.timeout(FETCH_MS)]);
     try {
       await Promise.all(peers.map(({ isReached }) => isReached));
       for (const { isReached, client, url } of peers) {
@@ -59,16 +63,20 @@ class Peer {
   readonly client: StreamClient;
   readonly isReached: Promise<boolean>;
 
-  constructor(url: string, { identity, secret, tls, heartbeatMs }: FetchAheadOptions) {
+  constructor(url: string, options: FetchAheadOptions) {
+    const { identity, secret, tls, heartbeatMs, clock = systemClock, random, connect } = options;
     const reached = Promise.withResolvers<boolean>();
-    const timer = setTimeout(() => reached.resolve(false), REACH_MS);
+    const cancel = clock.schedule(REACH_MS, () => reached.resolve(false));
     this.url = url;
-    this.isReached = reached.promise.finally(() => clearTimeout(timer));
+    this.isReached = reached.promise.finally(cancel);
     this.client = new StreamClient({
       identity,
       secret,
       ...(tls && { tls }),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
+      clock,
+      ...(random && { random }),
+      ...(connect && { connect }),
       isCandidate: false,
       features: [FETCH],
       onConnected: () => reached.resolve(true),

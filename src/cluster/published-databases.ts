@@ -1,4 +1,5 @@
 import { SluiceError } from "../errors/error.ts";
+import type { Clock } from "../log/clock.ts";
 import { epochOf, type Position } from "../ltx/position.ts";
 import type { ProtectedDatabase } from "./protected-database.ts";
 import { holdsSince, type PublishedDatabase, type PublishedDatabases } from "./stream/published.ts";
@@ -9,12 +10,14 @@ const HISTORY_LIMIT_MS = 5_000;
 /** The databases that a node, as primary, publishes: those whose takeover is in the log. */
 export class LeadingDatabases implements PublishedDatabases {
   readonly #all: () => Iterable<ProtectedDatabase>;
+  readonly #clock: Clock;
   readonly #listeners = new Set<() => void>();
   readonly #published = new Map<ProtectedDatabase, Leading>();
 
   /** `all`: the node's databases as they are now. */
-  constructor(all: () => Iterable<ProtectedDatabase>) {
+  constructor(all: () => Iterable<ProtectedDatabase>, clock: Clock) {
     this.#all = all;
+    this.#clock = clock;
   }
 
   /** To be called for every database, when its state or role may have changed. */
@@ -24,7 +27,7 @@ export class LeadingDatabases implements PublishedDatabases {
       if (!now.has(database) || leading.feed !== database.feed) this.#published.delete(database);
     }
     for (const database of now)
-      if (!this.#published.has(database)) this.#published.set(database, new Leading(database));
+      if (!this.#published.has(database)) this.#published.set(database, new Leading(database, this.#clock));
     for (const listener of this.#listeners) listener();
   }
 
@@ -48,9 +51,11 @@ class Leading implements PublishedDatabase {
   readonly name: string;
   readonly feed;
   readonly #database: ProtectedDatabase;
+  readonly #clock: Clock;
   readonly #takenOverAt: Position;
 
-  constructor(database: ProtectedDatabase) {
+  constructor(database: ProtectedDatabase, clock: Clock) {
+    this.#clock = clock;
     this.name = database.name;
     this.feed = database.feed!;
     this.#database = database;
@@ -100,7 +105,7 @@ class Leading implements PublishedDatabase {
     if (this.feed.has(position) || holdsSince(this.#takenOverAt, newest, position)) return true;
     const epoch = epochOf(position);
     if (epoch >= epochOf(newest)) return false;
-    const end = await this.#database.ends.of(epoch, AbortSignal.timeout(HISTORY_LIMIT_MS)).catch(() => undefined);
+    const end = await this.#database.ends.of(epoch, this.#clock.timeout(HISTORY_LIMIT_MS)).catch(() => undefined);
     return end !== undefined && position <= end;
   }
 

@@ -2,13 +2,14 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Replica } from "../database/replica.ts";
 import { SluiceError } from "../errors/error.ts";
+import { type Clock, systemClock } from "../log/clock.ts";
 import type { Node } from "./node.ts";
 import { FetchAhead } from "./fetch-ahead.ts";
 import { KnownNodes } from "./known-nodes.ts";
 import type { ConnectedReplica, Peers } from "./peers.ts";
 import { LeadingDatabases } from "./published-databases.ts";
 import { FollowingDatabases } from "./published-replicas.ts";
-import { StreamClient } from "./stream/client.ts";
+import { StreamClient, type StreamClientOptions } from "./stream/client.ts";
 import { newLife, type NodeIdentity } from "./stream/identity.ts";
 import { StreamServer } from "./stream/server.ts";
 import type { TlsFiles } from "./stream/tls.ts";
@@ -16,7 +17,18 @@ import type { Attachment, MemberCandidate } from "./upstream.ts";
 import { VERSION } from "../observe/version.ts";
 
 export interface StreamPeersOptions {
-  readonly node: Node;
+  readonly node: Pick<
+    Node,
+    | "databases"
+    | "reign"
+    | "primary"
+    | "clusterId"
+    | "deposed"
+    | "placeRecords"
+    | "appeared"
+    | "vanished"
+    | "lookAtLease"
+  >;
   readonly nodeId: string;
   readonly name: string;
   readonly advertise: string;
@@ -29,6 +41,12 @@ export interface StreamPeersOptions {
   /** While this node takes over it got what the node at `url` had more. */
   readonly onFetched?: (name: string, url: string) => void;
   readonly heartbeatMs?: number;
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** 0 ≤ x < 1, for jitter and the numbers of members. Default: Math.random. */
+  readonly random?: () => number;
+  /** Opens a WebSocket. Default: one over the network. */
+  readonly connect?: StreamClientOptions["connect"];
 }
 
 /** A takeover so soon after a handover is that handover's. */
@@ -39,6 +57,7 @@ const GONE_MS = 5_000;
 /** The other nodes, over the replication stream (docs/replication-stream.md). */
 export class StreamPeers implements Peers {
   readonly #options: StreamPeersOptions;
+  readonly #clock: Clock;
   readonly #published: LeadingDatabases;
   readonly #life = newLife();
   readonly #lags = new Set<Lag>();
@@ -57,9 +76,12 @@ export class StreamPeers implements Peers {
 
   constructor(options: StreamPeersOptions) {
     const { node, nodeId, secret, tls, isCandidate, onProblem, onFetched = () => undefined, heartbeatMs } = options;
+    const { clock = systemClock, random, connect } = options;
+    const timing = { clock, ...(random && { random }), ...(connect && { connect }) };
+    this.#clock = clock;
     this.#options = options;
     this.known = new KnownNodes(options.noteDir);
-    this.#published = new LeadingDatabases(() => node.databases);
+    this.#published = new LeadingDatabases(() => node.databases, clock);
     const identity = (): NodeIdentity => this.#identity();
     this.server = new StreamServer({
       identity,
@@ -73,6 +95,8 @@ export class StreamPeers implements Peers {
           new SluiceError("SLU-8106", `${name}: a node knows epoch ${epoch}, which is later than this one's`),
         ),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
+      clock,
+      ...(random && { random }),
     });
     this.client = new StreamClient({
       identity,
@@ -104,17 +128,19 @@ export class StreamPeers implements Peers {
         for (const cancel of this.#gone.values()) cancel();
       },
       onCalled: () => {
-        this.#calledMs = performance.now();
+        this.#calledMs = clock.elapsedMs();
         node.lookAtLease();
       },
       onPrimary: () => node.lookAtLease(),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
+      ...timing,
     });
     this.#ahead = new FetchAhead({
       identity,
       secret,
       ...(tls && { tls }),
       ...(heartbeatMs !== undefined && { heartbeatMs }),
+      ...timing,
       urls: () => this.known.urls,
       onFetched,
       onProblem,
@@ -174,7 +200,7 @@ export class StreamPeers implements Peers {
 
   attach(name: string, replica: Replica): Attachment {
     const attachment = this.client.attach(name, replica);
-    const lag = new Lag(replica, attachment);
+    const lag = new Lag(replica, attachment, this.#clock);
     this.#lags.add(lag);
     return {
       get isJoined() {
@@ -208,7 +234,7 @@ export class StreamPeers implements Peers {
   }
 
   fetchAhead(name: string, replica: Replica, signal: AbortSignal): Promise<void> {
-    if (performance.now() - this.#calledMs < CALLED_MS) return Promise.resolve();
+    if (this.#clock.elapsedMs() - this.#calledMs < CALLED_MS) return Promise.resolve();
     return this.#ahead.fetch(name, replica, signal);
   }
 
@@ -218,13 +244,12 @@ export class StreamPeers implements Peers {
 
   /** A database that is opened anew goes away for a moment, too. */
   #wentAway(name: string): void {
-    const timer = setTimeout(() => {
+    const cancel = this.#clock.schedule(GONE_MS, () => {
       this.#gone.delete(name);
       void this.#options.node.vanished(name);
-    }, GONE_MS);
-    timer.unref();
+    });
     this.#gone.set(name, () => {
-      clearTimeout(timer);
+      cancel();
       this.#gone.delete(name);
     });
   }
@@ -245,9 +270,11 @@ export class StreamPeers implements Peers {
 class Lag {
   readonly #replica: Replica;
   readonly #attachment: ReturnType<StreamClient["attach"]>;
+  readonly #clock: Clock;
   #equalAtMs: number | undefined;
 
-  constructor(replica: Replica, attachment: ReturnType<StreamClient["attach"]>) {
+  constructor(replica: Replica, attachment: ReturnType<StreamClient["attach"]>, clock: Clock) {
+    this.#clock = clock;
     this.#replica = replica;
     this.#attachment = attachment;
   }
@@ -260,7 +287,7 @@ class Lag {
   get ms(): number | undefined {
     const newest = this.#attachment.durable?.newest;
     const position = this.#replica.position;
-    const nowMs = performance.now();
+    const nowMs = this.#clock.elapsedMs();
     if (this.#attachment.isJoined && newest !== undefined && position !== undefined && position >= newest) {
       this.#equalAtMs = nowMs;
     }

@@ -1,13 +1,13 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { WebSocket } from "ws";
+import { type ClientOptions, WebSocket } from "ws";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
 import { isErrorCode } from "../../errors/codes.ts";
+import { type Clock, delay, sleep, systemClock } from "../../log/clock.ts";
 import type { Attachment } from "../upstream.ts";
 import { damaged } from "./bytes.ts";
 import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
 import { Fetching } from "./fetching.ts";
 import { type Durable, Incoming } from "./incoming.ts";
-import { Link } from "./link.ts";
+import { Link, type LinkEvents } from "./link.ts";
 import { type Content, MESSAGE_BYTES_MAX, type Message, PROTOCOL_MAX, PROTOCOL_MIN } from "./messages.ts";
 import type { FollowingDatabase } from "./published.ts";
 import { Seeding } from "./seeding.ts";
@@ -55,6 +55,12 @@ export interface StreamClientOptions {
   readonly heartbeatMs?: number;
   /** For tests of nodes of different releases. */
   readonly protocol?: { readonly min: number; readonly max: number };
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** 0 ≤ x < 1, for jitter. Default: Math.random. */
+  readonly random?: () => number;
+  /** Opens a WebSocket. Default: one over the network. */
+  readonly connect?: (url: URL, options: ClientOptions) => WebSocket;
 }
 
 interface Session {
@@ -73,6 +79,7 @@ interface Session {
  */
 export class StreamClient {
   readonly #options: StreamClientOptions;
+  readonly #clock: Clock;
   readonly #databases = new Map<number, Incoming | Seeding | Fetching>();
   readonly #acks = new Set<Incoming>();
   #url: string | undefined;
@@ -85,6 +92,7 @@ export class StreamClient {
 
   constructor(options: StreamClientOptions) {
     this.#options = options;
+    this.#clock = options.clock ?? systemClock;
   }
 
   /** Whom it is connected to. */
@@ -117,6 +125,7 @@ export class StreamClient {
       ackSoon: this.#ackSoon,
       onDurable: (durable) => onDurable(name, durable),
       onProblem,
+      clock: this.#clock,
     });
     this.#databases.set(incoming.channel, incoming);
     if (this.#session !== undefined) incoming.connect(this.#session.link);
@@ -141,7 +150,7 @@ export class StreamClient {
    * may pass, SLU-2008 to SLU-2010 for what this disk says.
    */
   async seed(name: string, path: string, signal: AbortSignal): Promise<boolean> {
-    const patience = sleep(SEED_PATIENCE_MS, undefined, { signal });
+    const patience = delay(this.#clock, SEED_PATIENCE_MS, signal);
     while (this.#session === undefined) {
       const late = await Promise.race([this.#greeted.promise, patience.then(() => true)]);
       if (late === true) return false;
@@ -190,29 +199,29 @@ export class StreamClient {
 
   /** Connects to `url` until `signal` is aborted. */
   async #live(url: string, signal: AbortSignal): Promise<void> {
-    const { onProblem = () => undefined } = this.#options;
+    const { onProblem = () => undefined, random = Math.random } = this.#options;
     let retryMs = RETRY_FIRST_MS;
     while (!signal.aborted) {
-      const sinceMs = performance.now();
+      const sinceMs = this.#clock.elapsedMs();
       const reason = await this.#connection(url, signal);
       if (signal.aborted) return;
       onProblem(reason);
-      if (performance.now() - sinceMs > GOOD_MS) retryMs = RETRY_FIRST_MS;
+      if (this.#clock.elapsedMs() - sinceMs > GOOD_MS) retryMs = RETRY_FIRST_MS;
       // Replicas that lost one primary together don't come back together.
-      await sleep(retryMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
+      await sleep(this.#clock, retryMs * (0.5 + random() / 2), signal);
       retryMs = Math.min(2 * retryMs, RETRY_LAST_MS);
     }
   }
 
   /** One connection; resolves with the reason of its end. */
   #connection(url: string, signal: AbortSignal): Promise<SluiceError> {
-    const { secret, tls, heartbeatMs = 1_000, onDisconnected } = this.#options;
+    const { secret, tls, heartbeatMs = 1_000, onDisconnected, connect = overNetwork } = this.#options;
     const ended = Promise.withResolvers<SluiceError>();
     let socket: WebSocket;
     try {
       const target = new URL("v1/stream", url.endsWith("/") ? url : `${url}/`);
       target.protocol = target.protocol === "https:" ? "wss:" : "ws:";
-      socket = new WebSocket(target, {
+      socket = connect(target, {
         perMessageDeflate: false,
         maxPayload: MESSAGE_BYTES_MAX,
         handshakeTimeout: 3 * heartbeatMs,
@@ -241,7 +250,7 @@ export class StreamClient {
     socket.once("open", () => {
       socket.off("error", onError);
       signal.removeEventListener("abort", onStop);
-      const link: Link = new Link(socket, heartbeatMs, {
+      const events: LinkEvents = {
         onMessage: (message, sizeBytes) => {
           if (message.type === "refusal") {
             refused = this.#refusal(message);
@@ -250,7 +259,7 @@ export class StreamClient {
           if (this.#session?.link === link) return this.#receive(message, sizeBytes, this.#session);
           this.#welcome(message, link);
         },
-        onBeat: () => link.send("heartbeat", { sentAtMs: Date.now(), role: 0, lease: "" }),
+        onBeat: () => link.send("heartbeat", { sentAtMs: this.#clock.now(), role: 0, lease: "" }),
         onDrain: () => undefined,
         onEnd: (error) => {
           signal.removeEventListener("abort", onLeave);
@@ -260,7 +269,8 @@ export class StreamClient {
           }
           ended.resolve(refused ?? error);
         },
-      });
+      };
+      const link = new Link(socket, heartbeatMs, events, this.#clock);
       const onLeave = (): void => link.end(new SluiceError("SLU-8210", "nobody is followed any more"));
       signal.addEventListener("abort", onLeave, { once: true });
       this.#hello(link);
@@ -351,6 +361,10 @@ export class StreamClient {
       if (entries.length > 0) this.#session?.link.send("applied", { entries });
     });
   };
+}
+
+function overNetwork(url: URL, options: ClientOptions): WebSocket {
+  return new WebSocket(url, options);
 }
 
 function unreachable(url: string, error: unknown): SluiceError {

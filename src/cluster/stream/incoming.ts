@@ -1,6 +1,7 @@
 import { setImmediate as turn } from "node:timers/promises";
 import type { IncomingChange } from "../../database/replication.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
+import type { Clock } from "../../log/clock.ts";
 import { isErrorCode } from "../../errors/codes.ts";
 import { epochOf, formatPosition, NOTHING, type Position } from "../../ltx/position.ts";
 import { damaged } from "./bytes.ts";
@@ -40,6 +41,7 @@ export interface IncomingParts {
   readonly ackSoon: (incoming: Incoming) => void;
   readonly onDurable: (durable: Durable) => void;
   readonly onProblem: (error: SluiceError) => void;
+  readonly clock: Clock;
 }
 
 type Item =
@@ -79,7 +81,7 @@ export class Incoming {
   #failures = 0;
   #takenBytes = 0;
   #toldBytes = 0;
-  #retry: NodeJS.Timeout | undefined;
+  #cancelRetry: () => void = () => undefined;
   #durable: Durable | undefined;
 
   constructor(parts: IncomingParts) {
@@ -112,7 +114,7 @@ export class Incoming {
   /** The connection has ended. */
   disconnect(): void {
     this.#link = undefined;
-    clearTimeout(this.#retry);
+    this.#cancelRetry();
     this.#push({ kind: "reset" });
   }
 
@@ -295,12 +297,12 @@ export class Incoming {
   }
 
   #retryLater(): void {
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.#again(), REFUSED_MS);
+    this.#cancelRetry();
+    this.#cancelRetry = this.#parts.clock.schedule(REFUSED_MS, () => this.#again());
   }
 
   #again(): void {
-    clearTimeout(this.#retry);
+    this.#cancelRetry();
     const link = this.#link;
     if (link !== undefined && !this.#abort.signal.aborted) this.#push({ kind: "join", link });
   }

@@ -1,5 +1,6 @@
 import type { WebSocket } from "ws";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
+import { type Clock, systemClock } from "../../log/clock.ts";
 import { damaged } from "./bytes.ts";
 import { type Content, decode, encode, type Message, type MessageType } from "./messages.ts";
 
@@ -34,28 +35,37 @@ export interface LinkEvents {
 export class Link {
   readonly #socket: WebSocket;
   readonly #events: LinkEvents;
-  #timer: NodeJS.Timeout;
+  readonly #clock: Clock;
+  #cancelBeat: () => void;
   #silentBeats = 0;
   #ended = false;
   #isFull = false;
   sentBytes = 0;
   receivedBytes = 0;
 
-  constructor(socket: WebSocket, heartbeatMs: number, events: LinkEvents) {
+  constructor(socket: WebSocket, heartbeatMs: number, events: LinkEvents, clock = systemClock) {
     this.#socket = socket;
     this.#events = events;
+    this.#clock = clock;
     socket.binaryType = "nodebuffer";
     socket.on("message", (data, isBinary) => this.#receive(data as Buffer, isBinary));
     socket.on("close", (code) => this.end(lost(`the connection was closed (${code})`)));
     socket.on("error", (error) => this.end(lost(error.message, error)));
-    this.#timer = setInterval(() => this.#beat(), heartbeatMs);
+    this.#cancelBeat = this.#beatIn(heartbeatMs);
   }
 
   /** The primary says how often both beat. */
   beatEvery(heartbeatMs: number): void {
     if (this.#ended) return;
-    clearInterval(this.#timer);
-    this.#timer = setInterval(() => this.#beat(), heartbeatMs);
+    this.#cancelBeat();
+    this.#cancelBeat = this.#beatIn(heartbeatMs);
+  }
+
+  #beatIn(heartbeatMs: number): () => void {
+    return this.#clock.schedule(heartbeatMs, () => {
+      this.#cancelBeat = this.#beatIn(heartbeatMs);
+      this.#beat();
+    });
   }
 
   get isEnded(): boolean {
@@ -85,10 +95,11 @@ export class Link {
     if (this.#ended) return;
     if (say !== undefined) this.send("refusal", say);
     this.#ended = true;
-    clearInterval(this.#timer);
-    this.#socket.close();
+    this.#cancelBeat();
     const socket = this.#socket;
-    setTimeout(() => socket.terminate(), error.code === "SLU-8209" ? 0 : CLOSE_MS).unref();
+    const cancel = this.#clock.schedule(error.code === "SLU-8209" ? 0 : CLOSE_MS, () => socket.terminate());
+    socket.once("close", cancel);
+    socket.close();
     this.#events.onEnd(error);
   }
 

@@ -1,4 +1,5 @@
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
+import type { Clock } from "../../log/clock.ts";
 import type { AckTable } from "./acks.ts";
 import { damaged } from "./bytes.ts";
 import type { Link } from "./link.ts";
@@ -23,6 +24,7 @@ export interface PublisherParts {
   readonly onDeposed: (name: string, epoch: number) => void;
   /** What a heartbeat says about this node's lease. */
   readonly lease: () => string;
+  readonly clock: Clock;
 }
 
 /**
@@ -78,8 +80,8 @@ export class Publisher {
 
   /** Once a heartbeat interval. */
   beat(): void {
-    const { link, lease } = this.#parts;
-    link.send("heartbeat", { sentAtMs: Date.now(), role: 1, lease: lease() });
+    const { link, lease, clock } = this.#parts;
+    link.send("heartbeat", { sentAtMs: clock.now(), role: 1, lease: lease() });
     this.#tellDurable(true);
   }
 

@@ -1,4 +1,5 @@
 import type { ResyncSource } from "../../database/replication.ts";
+import { type Clock, systemClock } from "../../log/clock.ts";
 import type { PublishedDatabase } from "./published.ts";
 
 /** Pictures of databases that are open at once in a node: each keeps a database's backfills waiting. */
@@ -25,11 +26,13 @@ export interface Lent {
  */
 export class ResyncSources {
   readonly #max: number;
+  readonly #clock: Clock;
   readonly #open = new Set<Open>();
   readonly #waiting: (() => void)[] = [];
 
-  constructor(max = OPEN_MAX) {
+  constructor(max = OPEN_MAX, clock = systemClock) {
     this.#max = max;
+    this.#clock = clock;
   }
 
   get open(): number {
@@ -63,7 +66,7 @@ export class ResyncSources {
   }
 
   #shared(database: PublishedDatabase): Open | undefined {
-    const now = performance.now();
+    const now = this.#clock.elapsedMs();
     for (const open of this.#open) {
       if (open.database === database && now - open.openedMs < SHARED_MS) return open;
     }
@@ -72,7 +75,7 @@ export class ResyncSources {
 
   #begin(database: PublishedDatabase): Open | undefined {
     if (this.#open.size >= this.#max) return undefined;
-    const open: Open = { database, source: database.resyncSource(), openedMs: performance.now(), users: 0 };
+    const open: Open = { database, source: database.resyncSource(), openedMs: this.#clock.elapsedMs(), users: 0 };
     this.#open.add(open);
     this.#watch(open).catch(() => this.#close(open));
     return open;

@@ -1,16 +1,15 @@
-import { randomInt } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import { type WebSocket, WebSocketServer } from "ws";
 import type { CommitFeed } from "../../database/replication.ts";
 import { isLoopback } from "../../config/resolve.ts";
 import { isSluiceError, SluiceError } from "../../errors/error.ts";
+import { type Clock, delay, sleep, systemClock } from "../../log/clock.ts";
 import { hasSecret, isOwnProgram } from "../access.ts";
 import { AckTable } from "./acks.ts";
 import { damaged } from "./bytes.ts";
 import { agree, assertKin, fieldsOf, type NodeIdentity } from "./identity.ts";
-import { Link } from "./link.ts";
+import { Link, type LinkEvents } from "./link.ts";
 import { type Content, FETCH, MESSAGE_BYTES_MAX, type Message, PROTOCOL_MAX, PROTOCOL_MIN } from "./messages.ts";
 import type { PublishedDatabases } from "./published.ts";
 import { Publisher } from "./publisher.ts";
@@ -41,6 +40,10 @@ export interface StreamServerOptions {
   readonly heartbeatMs?: number;
   /** For tests of nodes of different releases. */
   readonly protocol?: { readonly min: number; readonly max: number };
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** 0 ≤ x < 1, for the numbers of members. Default: Math.random. */
+  readonly random?: () => number;
 }
 
 /** A replica that is connected. */
@@ -72,9 +75,10 @@ interface Connection extends StreamReplica {
  *        └ 401, 404, 503          └ refusal, with a code
  */
 export class StreamServer {
-  readonly acks = new AckTable();
-  readonly sources = new ResyncSources();
+  readonly acks: AckTable;
+  readonly sources: ResyncSources;
   readonly #options: StreamServerOptions;
+  readonly #clock: Clock;
   readonly #sockets = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
@@ -92,6 +96,10 @@ export class StreamServer {
 
   constructor(options: StreamServerOptions) {
     this.#options = options;
+    const clock = options.clock ?? systemClock;
+    this.#clock = clock;
+    this.acks = new AckTable(() => clock.elapsedMs());
+    this.sources = new ResyncSources(undefined, clock);
     this.#heartbeatMs = options.heartbeatMs ?? 1_000;
     this.#stops.push(options.databases.onChanged(() => this.#watch()));
     this.#watch();
@@ -115,7 +123,7 @@ export class StreamServer {
     if (path !== STREAM_PATH) return refuseUpgrade(socket, "404 Not Found");
     if (!this.#isAllowed(request)) return refuseUpgrade(socket, "401 Unauthorized");
     if (this.#isClosed || this.#links.size >= CONNECTIONS_MAX) return refuseUpgrade(socket, "503 Service Unavailable");
-    this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#open(webSocket));
+    this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.accept(webSocket));
   };
 
   /**
@@ -128,14 +136,15 @@ export class StreamServer {
       signal.throwIfAborted();
       const life = this.#of(nodeId)?.life;
       if (life !== undefined && this.#hasAll(life)) return;
-      const nowMs = performance.now();
+      const nowMs = this.#clock.elapsedMs();
       goneMs = life === undefined ? (goneMs ?? nowMs) : undefined;
       if (goneMs !== undefined && nowMs - goneMs >= this.#heartbeatMs) {
         throw new SluiceError("SLU-8104", `${nodeId} is not connected any more`);
       }
-      const changed = Promise.withResolvers<void>();
-      const stop = this.acks.onChanged(() => changed.resolve());
-      await Promise.race([changed.promise, sleep(this.#heartbeatMs, undefined, { signal })]).finally(stop);
+      const changed = new AbortController();
+      const stop = this.acks.onChanged(() => changed.abort());
+      await sleep(this.#clock, this.#heartbeatMs, AbortSignal.any([signal, changed.signal]));
+      stop();
     }
   }
 
@@ -197,13 +206,14 @@ export class StreamServer {
     return isLoopback(request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "") && isOwnProgram(request);
   }
 
-  #open(webSocket: WebSocket): void {
+  /** A connection of a client that may ask. The socket is this one's from now on. */
+  accept(webSocket: WebSocket): void {
     let greeted = false;
     let connection: Connection | undefined;
-    const link = new Link(webSocket, this.#heartbeatMs, {
+    const events: LinkEvents = {
       onMessage: (message) => {
         if (connection !== undefined) {
-          connection.heardMs = performance.now();
+          connection.heardMs = this.#clock.elapsedMs();
           return connection.publisher.receive(message);
         }
         if (greeted && message.type === "heartbeat") return;
@@ -227,13 +237,19 @@ export class StreamServer {
         if (this.#connections.get(connection.life) === connection) this.#connections.delete(connection.life);
         this.#options.onDisconnected?.(connection, error);
       },
-    });
+    };
+    const link = new Link(webSocket, this.#heartbeatMs, events, this.#clock);
     this.#links.add(link);
   }
 
   /** Throws what the connection is refused with. */
   async #greet(link: Link, hello: Content<"hello">): Promise<Connection | undefined> {
-    const { protocol: speaks = { min: PROTOCOL_MIN, max: PROTOCOL_MAX }, role, followed } = this.#options;
+    const {
+      protocol: speaks = { min: PROTOCOL_MIN, max: PROTOCOL_MAX },
+      role,
+      followed,
+      random = Math.random,
+    } = this.#options;
     const identity = this.#options.identity();
     const protocol = agree(speaks, hello);
     assertKin(identity, hello.node);
@@ -241,7 +257,7 @@ export class StreamServer {
     if (!isFetching) await this.#displace(hello.node.id, hello.node.life);
     if (link.isEnded) return undefined;
     if (!isFetching && !role().isPrimary) throw new SluiceError("SLU-8205", `${identity.name} is not the primary`);
-    const member = randomInt(1, 0x1_0000);
+    const member = 1 + Math.floor(random() * 0xffff);
     const { life } = hello.node;
     link.send("welcome", {
       protocol,
@@ -254,7 +270,7 @@ export class StreamServer {
     const { sources } = this;
     // What was fetched is no acknowledgement, and who knows of a later epoch than a replica deposes nobody.
     const parts = isFetching
-      ? { databases: followed, acks: new AckTable(), onDeposed: () => undefined }
+      ? { databases: followed, acks: new AckTable(() => this.#clock.elapsedMs()), onDeposed: () => undefined }
       : { databases: own, acks: this.acks, onDeposed };
     const { id: nodeId, name, advertise, version } = hello.node;
     const connection: Connection = {
@@ -266,8 +282,8 @@ export class StreamServer {
       version,
       isCandidate: hello.candidate,
       link,
-      heardMs: performance.now(),
-      publisher: new Publisher({ link, life, sources, lease, ...parts }),
+      heardMs: this.#clock.elapsedMs(),
+      publisher: new Publisher({ link, life, sources, lease, clock: this.#clock, ...parts }),
       isFetching,
     };
     if (isFetching) {
@@ -286,12 +302,12 @@ export class StreamServer {
   async #displace(nodeId: string, life: bigint): Promise<void> {
     const old = this.#of(nodeId);
     if (old === undefined) return;
-    const sinceMs = performance.now();
+    const sinceMs = this.#clock.elapsedMs();
     while (old.life !== life && !old.link.isEnded) {
       if (old.heardMs > sinceMs) {
         throw new SluiceError("SLU-8204", `${old.name} (${old.advertise}) is connected with the same id`);
       }
-      await sleep(this.#heartbeatMs / 4);
+      await delay(this.#clock, this.#heartbeatMs / 4);
     }
     old.link.end(new SluiceError("SLU-8210", "the node has connected again"));
   }
