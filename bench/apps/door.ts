@@ -19,6 +19,8 @@ const config = proxyConfig(`app: http://127.0.0.1:${app}`, "/tmp");
 const metrics = new Metrics();
 const door = new FrontDoor({ config, view, metrics: metrics.proxy, log: createLog(), secret: "a secret of all" });
 console.log(`port ${await door.listen()}`);
+// An end of its own, so that a profile is written.
+process.once("SIGTERM", () => process.exit());
 let most = 0;
 setInterval(() => (most = Math.max(most, process.memoryUsage.rss())), 20).unref();
 for await (const line of createInterface(process.stdin)) {

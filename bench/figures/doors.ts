@@ -4,6 +4,7 @@ import Database from "better-sqlite3";
 import { FrontedNodes } from "../../test/e2e/fronted.ts";
 import { freePort } from "../../test/e2e/site.ts";
 import { CONNECTIONS, durableWrites, latency, Process, RATE, throughput, upload } from "../lib/door-load.ts";
+import { entriesNode } from "../lib/entries.ts";
 import { LedgerLoad } from "../lib/ledger-load.ts";
 import { Background, root, sluice, writer } from "../lib/processes.ts";
 import { type Figure, quantile } from "../lib/report.ts";
@@ -200,24 +201,8 @@ export function groupCommit(): Figure {
     async run(scratch) {
       await using server = await s3Server(scratch);
       if (server === undefined) return { rows: [] };
-      const dir = folder(scratch, "group");
-      const db = path.join(dir, "app.db");
-      const [api, door, app] = [await freePort(), await freePort(), await freePort()];
-      const config = path.join(dir, "sluice.yml");
-      const application = path.join(root, "bench/apps/entries.ts");
-      const settings = {
-        dbs: [{ path: db, store: server.url("group") }],
-        node: { listen: `127.0.0.1:${api}` },
-        proxy: { listen: `127.0.0.1:${door}`, app: `http://127.0.0.1:${app}` },
-        exec: [{ cmd: `${process.execPath} ${application} ${db} ${app}` }],
-      };
-      writeFileSync(config, JSON.stringify(settings));
-      await using node = new Background(sluice, ["run", "--config", config], { LOG_LEVEL: "info", ...server.env });
-      const url = `http://127.0.0.1:${door}`;
-      while ((await fetch(url).catch(() => undefined))?.status !== 404) {
-        if (node.child.exitCode !== null) throw new Error("sluice ended");
-        await wait(50);
-      }
+      const { node, door } = await entriesNode(scratch, server);
+      await using _node = node;
       await durableWrites(door, WRITERS, 2);
       const one = await durableWrites(door, 1, GROUP_SECONDS);
       const many = await durableWrites(door, WRITERS, GROUP_SECONDS);

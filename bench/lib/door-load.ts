@@ -28,6 +28,10 @@ export class Process implements AsyncDisposable {
     this.#lines = this.#reader[Symbol.asyncIterator]();
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   async ready(): Promise<this> {
     this.port = Number((await this.#line()).split(" ")[1]);
     return this;

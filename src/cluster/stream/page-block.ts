@@ -15,6 +15,17 @@ export function packPages({ numbers, content }: PageChunk): PackedBlock {
   return { numbers, packed: LZ4, content: packed };
 }
 
+let scratch = Buffer.alloc(0);
+
+/** A block as the library wants it; valid until the next call. One buffer for all: fresh ones of this size are the collector's work. */
+function withLength(content: Uint8Array, size: number): Uint8Array {
+  const length = LENGTH_BYTES + content.length;
+  if (scratch.length < length) scratch = Buffer.allocUnsafeSlow(length);
+  scratch.writeUInt32LE(size, 0);
+  scratch.set(content, LENGTH_BYTES);
+  return scratch.subarray(0, length);
+}
+
 /** The pages of a message; may refer to it. Throws SLU-8208 for what isn't whole pages of `pageSize`. */
 export function unpackPages({ numbers, packed, content }: PackedBlock, pageSize: number): PageChunk {
   const size = numbers.length * pageSize;
@@ -24,12 +35,9 @@ export function unpackPages({ numbers, packed, content }: PackedBlock, pageSize:
     return { numbers, content };
   }
   if (packed !== LZ4) throw damaged(`pages packed in way ${packed}`);
-  const input = Buffer.allocUnsafe(LENGTH_BYTES + content.length);
-  input.writeUInt32LE(size, 0);
-  input.set(content, LENGTH_BYTES);
   let pages: Uint8Array;
   try {
-    pages = lz4Library().uncompressSync(input);
+    pages = lz4Library().uncompressSync(withLength(content, size));
   } catch {
     throw damaged("packed pages that can't be unpacked");
   }
