@@ -15,7 +15,7 @@ interface CpuProfile {
 }
 
 /** A function, or a part of the program, and its share of the time in which the thread did something, 0 to 1. */
-export interface Share {
+interface Share {
   readonly name: string;
   readonly share: number;
 }
