@@ -1,7 +1,8 @@
 import type { Replica } from "../database/replica.ts";
-import { isSluiceError } from "../errors/error.ts";
-import { type Clock, sleep } from "../log/clock.ts";
-import type { LogContext } from "../log/context.ts";
+import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { type Clock, delay, sleep } from "../log/clock.ts";
+import { type LogContext, untilAnswered } from "../log/context.ts";
+import { listLog } from "../log/listing.ts";
 import { placeLog } from "../log/place.ts";
 import type { Attachment, Upstream } from "./upstream.ts";
 
@@ -52,6 +53,22 @@ export async function follow(options: FollowingOptions, signal: AbortSignal): Pr
     }
   } finally {
     await attachment?.detach();
+  }
+}
+
+/**
+ * Waits with a file without history on a replica: as soon as there is a log, which then is of another file, it rejects
+ * with SLU-4104; before that with the reason of `signal`.
+ */
+export async function untilRefused(context: LogContext, path: string, signal: AbortSignal): Promise<never> {
+  for (;;) {
+    const files = await untilAnswered(context, "list the log", signal, () =>
+      listLog(context.store, context.layout, { signal }),
+    );
+    if (files.length > 0) {
+      throw new SluiceError("SLU-4104", `${path} is on a replica, and belongs to no log; ${context.url} has one`);
+    }
+    await delay(context.clock, STORE_POLL_MS, signal);
   }
 }
 

@@ -4,7 +4,7 @@ import { logContext, type LogEvent } from "../log/context.ts";
 import { ltxJobs } from "../log/ltx-jobs.ts";
 import { LogWriter } from "../log/log-writer.ts";
 import type { SluiceError } from "../errors/error.ts";
-import type { Position } from "../ltx/position.ts";
+import { formatPosition, type Position } from "../ltx/position.ts";
 import type { ProtectedOptions } from "./database-options.ts";
 import { newNodeId } from "./restore-missing.ts";
 
@@ -51,4 +51,11 @@ export async function drain(database: Database, writer: LogWriter, clock: Clock,
   await database.freeze();
   await writer.sync(signal);
   while (database.frozen.length > 0) await delay(clock, 1, signal);
+}
+
+/** A sentence about commits that are on this disk only; undefined when there are none. */
+export function unsent({ path, isConfirmed, logState }: Database): string | undefined {
+  if (isConfirmed) return undefined;
+  const since = logState === undefined ? "of this database" : `after ${formatPosition(logState.confirmed.position)}`;
+  return `${path}: commits ${since} are on this disk and not in the store`;
 }

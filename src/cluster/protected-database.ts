@@ -3,21 +3,20 @@ import type { Feed } from "../database/commit-feed.ts";
 import { type Database, stateDirOf } from "../database/database.ts";
 import { QuarantineWatch } from "../database/quarantined.ts";
 import type { Replica } from "../database/replica.ts";
-import { isSluiceError, SluiceError } from "../errors/error.ts";
+import { isSluiceError } from "../errors/error.ts";
 import { aborted, type Clock, delay, sleep, systemClock } from "../log/clock.ts";
-import { logContext, type LogContext, untilAnswered } from "../log/context.ts";
-import { listLog } from "../log/listing.ts";
+import { logContext, type LogContext } from "../log/context.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { placeLog } from "../log/place.ts";
-import { formatPosition, NOTHING, type Position } from "../ltx/position.ts";
+import { NOTHING, type Position } from "../ltx/position.ts";
 import type { ProtectedEvents } from "./database-events.ts";
 import type { ProtectedOptions } from "./database-options.ts";
 import { isForeign, isLost, isOutside, isRefusal } from "./database-errors.ts";
 import { databaseStatus } from "./database-status.ts";
 import { Engine } from "./engine.ts";
 import { EpochEnds } from "./epoch-ends.ts";
-import { follow } from "./following.ts";
-import { drain, openWriter } from "./leading.ts";
+import { follow, untilRefused } from "./following.ts";
+import { drain, openWriter, unsent } from "./leading.ts";
 import { assertEligible } from "./members.ts";
 import { keepBases } from "./quarantine-keep.ts";
 import { isThere, quarantineFile, restoreMissing, stampOf } from "./restore-missing.ts";
@@ -28,7 +27,6 @@ import type { Passable } from "./succession/succession.ts";
 import { Waits } from "./waits.ts";
 
 const POLL_MS = 250;
-const LOG_POLL_MS = 1_000;
 const RETRY_FIRST_MS = 500;
 const RETRY_LAST_MS = 30_000;
 /** An application may start, with its database on disk, when the store has not answered for this long. */
@@ -98,6 +96,8 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
 
   constructor(options: ProtectedOptions) {
     super();
+    // Each who waits listens.
+    this.setMaxListeners(0);
     this.path = options.path;
     this.name = options.name;
     this.#options = options;
@@ -367,10 +367,7 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     await this.#close({ merge: true });
     if (database === undefined && this.#isAwaited && !this.#overlap.isRetired && isThere(this.path))
       return `${this.path}: nothing of this new database is in the store`;
-    if (drained || database === undefined || database.isConfirmed) return undefined;
-    const { logState } = database;
-    const since = logState === undefined ? "of this database" : `after ${formatPosition(logState.confirmed.position)}`;
-    return `${this.path}: commits ${since} are on this disk and not in the store`;
+    return drained || database === undefined ? undefined : unsent(database);
   }
 
   /** Until there is a file. */
@@ -520,7 +517,12 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
   async #follow(settled: () => void, turn: AbortSignal): Promise<void> {
     const { cluster } = this.#options;
     if (cluster === undefined) return;
-    await this.#awaitLog(turn);
+    // What an application made on a replica must not grow: its gate is closed while it waits.
+    if (!this.#engine.hasHistory) {
+      await this.#engine.toDatabase();
+      this.#enter("waiting");
+      await untilRefused(this.#context, this.path, turn);
+    }
     const replica = await this.#openReplica();
     this.#enter("following");
     settled();
@@ -539,26 +541,6 @@ export class ProtectedDatabase extends EventEmitter<ProtectedEvents> implements 
     };
     await Promise.race([this.#engine.lost, follow(options, turn)]);
     if (!this.isStopped) await this.#keep();
-  }
-
-  /** A file without history on a replica: it may become the primary's that begins the log; in another's it is foreign. */
-  async #awaitLog(turn: AbortSignal): Promise<void> {
-    if (this.#engine.hasHistory) return;
-    // What an application made on a replica must not grow: its gate is closed meanwhile.
-    await this.#engine.toDatabase();
-    for (;;) {
-      this.#enter("waiting");
-      const files = await untilAnswered(this.#context, "list the log", turn, () =>
-        listLog(this.#context.store, this.#context.layout, { signal: turn }),
-      );
-      if (files.length > 0) {
-        throw new SluiceError(
-          "SLU-4104",
-          `${this.path} is on a replica, and belongs to no log; ${this.#context.url} has one`,
-        );
-      }
-      await delay(this.#clock, LOG_POLL_MS, turn);
-    }
   }
 
   async #openReplica(): Promise<Replica> {

@@ -49,6 +49,8 @@ export class LeadingDatabases implements PublishedDatabases {
 /** One database of a primary, in one epoch. */
 class Leading implements PublishedDatabase {
   readonly name: string;
+  readonly logId: string;
+  readonly epoch: number;
   readonly feed;
   readonly #database: ProtectedDatabase;
   readonly #clock: Clock;
@@ -57,13 +59,13 @@ class Leading implements PublishedDatabase {
   constructor(database: ProtectedDatabase, clock: Clock) {
     this.#clock = clock;
     this.name = database.name;
+    const { logId, epoch } = database.writer!;
+    // Who joins while this node steps down, without a writer already, still meets this log.
+    this.logId = logId;
+    this.epoch = epoch;
     this.feed = database.feed!;
     this.#database = database;
     this.#takenOverAt = database.takenOverAt;
-  }
-
-  get logId(): string {
-    return this.#database.writer?.logId ?? "";
   }
 
   get pageSize(): number {
@@ -72,10 +74,6 @@ class Leading implements PublishedDatabase {
 
   get pageCount(): number {
     return this.#open.pageCount;
-  }
-
-  get epoch(): number {
-    return this.#database.writer?.epoch ?? 0;
   }
 
   get record() {
