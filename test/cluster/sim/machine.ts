@@ -1,8 +1,9 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { LogState } from "../../../src/database/contract.ts";
 import type { Position } from "../../../src/ltx/position.ts";
-import { cloneDisk, newDisk, type SimDisk } from "../../log/sim/database.ts";
+import { newDisk, type SimDisk } from "../../log/sim/database.ts";
+import type { TrueRecord } from "../../log/sim/history.ts";
 import type { Pages } from "../../log/sim/ltx.ts";
 
 /** What of a node's database survives its Sluice, whichever role it had. */
@@ -47,15 +48,17 @@ export class Machine {
     return path.join(this.dir, "app.db");
   }
 
-  /** The same content as on `other`, as a node has it that was restored from the log. */
-  restore(other: NodeDisk): void {
-    const copy = cloneDisk({ ...other, wal: [], frozen: [] }, this.dir);
-    const { confirmed } = other.logState!;
+  /** The disk as a node has it that was restored from the log up to this record. */
+  restore({ txid, fields, timestampMs, pages }: TrueRecord, logId: string): void {
+    const { position, epoch } = fields;
+    const confirmed = { txid, position, timestampMs };
+    rmSync(path.join(this.dir, "nodes.json"), { force: true });
     this.disk = {
-      ...copy,
-      open: new Set(),
-      logState: { ...other.logState!, nodeId: this.name },
-      position: confirmed.position,
+      ...newDisk(this.dir),
+      pages,
+      position,
+      epoch,
+      logState: { logId, nodeId: this.name, confirmed },
       following: confirmed,
       journal: new Map(),
       writer: undefined,

@@ -25,7 +25,7 @@ for (let seed = from; seed < from + seeds; seed++) {
     world.dispose();
   }
   if (values.trace) say(`${world.recent.join("\n")}\ntrace ${world.trace}`);
-  for (const [name, count] of Object.entries(world.counts)) totals.set(name, (totals.get(name) ?? 0) + count);
+  for (const [name, count] of Object.entries(world.totals)) totals.set(name, (totals.get(name) ?? 0) + count);
 }
 say(`${seeds} seeds, ${failed.length} failed; ${[...totals].map(([name, count]) => `${count} ${name}`).join(", ")}`);
 process.exit(failed.length === 0 ? 0 : 1);

@@ -1,11 +1,11 @@
 import { Cluster } from "../../../src/cluster/cluster.ts";
 import type { Engine } from "../../../src/cluster/engine.ts";
-import type { Peers } from "../../../src/cluster/peers.ts";
 import { ProtectedDatabase } from "../../../src/cluster/protected-database.ts";
 import { Roles, type RoleState } from "../../../src/cluster/roles.ts";
+import type { PrimaryRecord } from "../../../src/cluster/status.ts";
+import { StreamPeers } from "../../../src/cluster/stream-peers.ts";
 import { SluiceError } from "../../../src/errors/error.ts";
 import { LeaseKeeper } from "../../../src/lease/keeper.ts";
-import type { KeeperOptions } from "../../../src/lease/keeper-types.ts";
 import { StoreLease } from "../../../src/lease/store-lease.ts";
 import { WorkSlots } from "../../../src/log/work-slots.ts";
 import type { ObjectStore } from "../../../src/store/store.ts";
@@ -13,8 +13,11 @@ import type { LifeClock, Random } from "../../log/sim/clock.ts";
 import { inPlace } from "../../log/sim/ltx.ts";
 import { SimEngine, type Surroundings } from "./engine.ts";
 import type { Machine } from "./machine.ts";
+import type { SimNetwork } from "./network.ts";
 
 export const TTL_MS = 5_000;
+const HEARTBEAT_MS = 1_000;
+const MEMBER_LAG_MS = 300;
 const TAKEOVER_TIMEOUT_MS = 20_000;
 const HANDOFF_TIMEOUT_MS = 5_000;
 
@@ -25,13 +28,13 @@ export interface NodeParts {
   readonly clock: LifeClock;
   readonly random: Random;
   readonly store: ObjectStore;
-  readonly Keeper?: new (options: KeeperOptions) => LeaseKeeper;
+  readonly network: SimNetwork;
   readonly onNamed: Surroundings["onNamed"];
   readonly onLeft: Surroundings["onLeft"];
   readonly onState: (state: RoleState) => void;
   readonly onProblem: (error: unknown) => void;
+  readonly isForced: () => boolean;
   readonly onRefused: (error: unknown) => void;
-  readonly peers: (node: SimNode) => Peers;
 }
 
 /** One life of Sluice on a machine: what `Node` puts together, on simulated surroundings. */
@@ -42,14 +45,15 @@ export class SimNode {
   readonly keeper: LeaseKeeper;
   readonly roles: Roles;
   readonly database: ProtectedDatabase;
-  readonly peers: Peers;
+  readonly peers: StreamPeers;
+  engine: SimEngine | undefined;
 
   constructor(parts: NodeParts) {
-    const { name, machine, clock, random, store, Keeper = LeaseKeeper, onProblem } = parts;
+    const { name, machine, clock, random, store, network, onProblem } = parts;
     this.name = name;
     this.machine = machine;
     this.clock = clock;
-    this.keeper = new Keeper({
+    this.keeper = new LeaseKeeper({
       register: new StoreLease(store),
       node: { id: machine.name, name: machine.name, advertise: `http://${machine.name}` },
       ttlMs: TTL_MS,
@@ -61,7 +65,22 @@ export class SimNode {
         changed: () => this.#roleChanged(),
       },
     });
-    this.peers = parts.peers(this);
+    this.peers = new StreamPeers({
+      node: this,
+      nodeId: machine.name,
+      name: machine.name,
+      advertise: `http://${machine.name}`,
+      noteDir: machine.dir,
+      secret: undefined,
+      tls: undefined,
+      isCandidate: true,
+      heartbeatMs: HEARTBEAT_MS,
+      onProblem,
+      clock,
+      random: () => random.next(),
+      connect: (url) => network.connect({ machine: machine.name, clock }, url.hostname),
+    });
+    network.listen({ machine: machine.name, clock, accept: (socket) => this.peers.server.accept(socket) });
     this.roles = new Roles({
       keeper: this.keeper,
       node: new Cluster({
@@ -101,19 +120,18 @@ export class SimNode {
       clock,
       random: () => random.next(),
       ltx: inPlace,
-      engine: (options) =>
-        new SimEngine(
-          { machine, clock, random, onNamed: parts.onNamed, onLeft: parts.onLeft },
-          options,
-        ) as unknown as Engine,
+      engine: (options) => {
+        this.engine = new SimEngine({ machine, clock, random, onNamed: parts.onNamed, onLeft: parts.onLeft }, options);
+        return this.engine as unknown as Engine;
+      },
       cluster: {
         role: "replica",
         upstream: this.peers,
         storeOnly: false,
         hold: () => Promise.resolve(),
         release: () => undefined,
-        memberLagMs: 2_000,
-        isForced: () => false,
+        memberLagMs: MEMBER_LAG_MS,
+        isForced: parts.isForced,
       },
     });
     this.database.on("state", (state) => {
@@ -124,6 +142,41 @@ export class SimNode {
     this.database.on("refused", parts.onRefused);
     this.database.on("failed", onProblem);
   }
+
+  get databases(): readonly ProtectedDatabase[] {
+    return [this.database];
+  }
+
+  get reign(): number | undefined {
+    return this.roles.reign;
+  }
+
+  get primary(): PrimaryRecord | undefined {
+    const { holder } = this.keeper;
+    if (holder === undefined) return undefined;
+    const { nodeId, nodeName: name, advertise, proxy } = holder.record;
+    return { nodeId, name, advertise, proxy, isSelf: holder.isSelf };
+  }
+
+  get clusterId(): string {
+    return (this.database.database ?? this.database.replica)?.logState?.logId ?? "";
+  }
+
+  deposed(reason: Error): void {
+    this.roles.deposed(reason);
+  }
+
+  lookAtLease(): void {
+    this.keeper.look();
+  }
+
+  placeRecords(_name: string, signal: AbortSignal): Promise<void> {
+    return this.database.placeRecords(signal);
+  }
+
+  /** Databases neither come nor go here. */
+  readonly appeared = (): void => undefined;
+  readonly vanished = (): Promise<void> => Promise.resolve();
 
   start(): void {
     this.keeper.start();

@@ -108,11 +108,21 @@ export class SimPrimary extends SimDatabase implements Omit<Led, "feed"> {
     return feed;
   }
 
-  async resyncSource(): Promise<ResyncSource> {
-    const snapshot = await this.snapshot();
-    const { logState, epoch } = this.disk;
-    const source = pictureOf(snapshot.position, this.disk.pages, { ...logState!.confirmed, epoch }, snapshot.signal);
-    return { ...source, release: () => snapshot.release() };
+  resyncSource(): Promise<ResyncSource> {
+    return this.step(() => {
+      this.captureNow();
+      const { logState, epoch, position, pages } = this.disk;
+      const bound = new AbortController();
+      this.snapshots.add(bound);
+      const source = pictureOf(position, pages, { ...logState!.confirmed, epoch }, bound.signal);
+      return { ...source, release: () => void this.snapshots.delete(bound) };
+    });
+  }
+
+  /** The WAL begins anew. */
+  restartWal(): void {
+    this.captureNow();
+    this.#feed?.restart();
   }
 
   openGate(): void {

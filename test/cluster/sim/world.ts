@@ -4,74 +4,84 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { isSluiceError } from "../../../src/errors/error.ts";
 import { NOTHING, epochOf, formatPosition, type Position } from "../../../src/ltx/position.ts";
-import type { ObjectStore } from "../../../src/store/store.ts";
 import { LifeClock, Random, VirtualClock } from "../../log/sim/clock.ts";
 import { PAGE_SIZE } from "../../log/sim/database.ts";
 import { History } from "../../log/sim/history.ts";
 import type { Pages } from "../../log/sim/ltx.ts";
-import { type Faults, type Reach, SimBucket } from "../../log/sim/store.ts";
-import { alone } from "./alone.ts";
+import { type Faults, SimBucket } from "../../log/sim/store.ts";
+import { Clients } from "./clients.ts";
+import { Disturbances, type Site } from "./disturbances.ts";
+import { Gains } from "./gains.ts";
 import { Machine } from "./machine.ts";
-import { type NodeParts, SimNode, TTL_MS } from "./node.ts";
-
-/** Breaks one rule of the protocol on purpose, by what it puts between a node and its surroundings. */
-interface Variant {
-  readonly store?: (store: ObjectStore, world: ClusterWorld) => ObjectStore;
-  readonly parts?: (parts: NodeParts, world: ClusterWorld) => NodeParts;
-}
+import { SimNetwork } from "./network.ts";
+import { SimNode, TTL_MS } from "./node.ts";
 
 export interface WorldOptions {
   readonly seed: number;
-  readonly variant?: Variant;
 }
 
 /** Nobody needs the files after a power loss. */
 const MEMORY = "/dev/shm";
 
-const NAMES = ["a", "b", "c"];
+const NAMES = ["a", "b", "c", "d", "e"];
 /** What must come true when nothing goes wrong any more does so within this. */
 const HEALED_MS = 60_000;
 
-interface Site {
-  readonly machine: Machine;
-  node: SimNode | undefined;
-  lives: number;
-  reach: Reach;
-}
+/** Over a network that is slower than this a winner need not get what others have in time. */
+const SLOW_MS = 50;
 
-/** Three nodes, their disks, clocks and store, and everything that may happen to them; the same for the same seed. */
+/** Three nodes or five, their disks, clocks, network and store, and everything that may happen to them; the same for the same seed. */
 export class ClusterWorld {
   readonly clock = new VirtualClock();
   readonly random: Random;
   readonly bucket: SimBucket;
+  readonly network: SimNetwork;
   readonly history: History;
+  readonly clients: Clients;
+  readonly gains = new Gains();
   readonly sites = new Map<string, Site>();
-  /** What clients were told is in the log. */
-  readonly acknowledged: { readonly position: Position; readonly client: string }[] = [];
-  readonly counts = { commits: 0, acknowledged: 0, takeovers: 0, twoGates: 0, left: 0 };
+  readonly counts = { commits: 0, takeovers: 0, twoGates: 0, left: 0, forced: 0 };
   failure: unknown;
+  readonly #disturbances: Disturbances;
+  /** Records that were looked at. */
+  #checked = 0;
   /** The machine that the lease names now. */
   #holder = "";
+  #logId = "";
+  /** Somebody says that what members alone had is lost: any node may take over. */
+  #isForced = false;
+  /** How often a node is struck when it has just acknowledged what isn't in the log. */
+  #malice = 0;
   readonly #dir = mkdtempSync(path.join(existsSync(MEMORY) ? MEMORY : tmpdir(), "sluice-cluster-sim-"));
-  readonly #options: WorldOptions;
   readonly #trace = createHash("sha256");
   /** The last of what happened, for whoever looks at a failing seed. */
   readonly recent: string[] = [];
 
   constructor(options: WorldOptions) {
-    this.#options = options;
     this.random = new Random(options.seed);
     this.bucket = new SimBucket(this.clock, this.random);
     this.bucket.reach = (client) => this.sites.get(client.split("/")[0]!)!.reach;
     this.history = new History(this.bucket);
+    this.network = new SimNetwork(this.random);
+    this.clients = new Clients(this.history);
     this.bucket.onChange = (key) => {
       this.note("store", key);
       if (key === LEASE) this.#holder = leaseHolder(this.bucket);
     };
-    for (const name of NAMES) {
+    for (const name of NAMES.slice(0, this.random.chance(0.6) ? 3 : 5)) {
       const machine = new Machine(name, path.join(this.#dir, name));
       this.sites.set(name, { machine, node: undefined, lives: 0, reach: "both" });
     }
+    const { clock, random, network, gains } = this;
+    const note = this.note.bind(this);
+    this.#disturbances = new Disturbances({ clock, random, network, gains, note, sites: [...this.sites.values()] });
+  }
+
+  /** What has happened, by kind. */
+  get totals() {
+    const { gains, clients } = this;
+    const { handovers, lostDisks } = this.#disturbances;
+    return { ...this.counts, ...clients.counts, handovers, lostDisks, gains: gains.count };
   }
 
   /** Of everything that has happened, in order. */
@@ -80,7 +90,7 @@ export class ClusterWorld {
   }
 
   dispose(): void {
-    for (const site of this.sites.values()) this.#kill(site);
+    for (const site of this.sites.values()) this.#disturbances.kill(site);
     rmSync(this.#dir, { recursive: true, force: true });
   }
 
@@ -88,8 +98,15 @@ export class ClusterWorld {
   async run(steps: number): Promise<void> {
     await this.#begin();
     this.bucket.faults = roughness(this.random);
+    this.network.latencyMs = this.random.chance(0.2) ? 400 : 1 + this.random.below(30);
+    this.#malice = this.random.chance(0.5) ? 0 : 0.2 * this.random.next();
+    const deeds = this.#disturbances.deeds(
+      (site) => this.#start(site),
+      (site) => this.#write(site),
+      (site) => this.#restore(site),
+    );
     for (let step = 0; step < steps; step++) {
-      this.#act();
+      deeds.next();
       await this.#pass(this.random.below(this.random.chance(0.15) ? 8_000 : 500));
     }
     await this.#heal();
@@ -108,11 +125,16 @@ export class ClusterWorld {
     const [first, ...others] = [...this.sites.values()];
     this.#start(first!);
     for (let i = 0; i < 100 && first!.machine.disk.logState?.confirmed.txid !== 1; i++) await this.#pass(100);
+    this.#logId = first!.machine.disk.logState!.logId;
     for (const site of others) {
-      site.machine.restore(first!.machine.disk);
+      this.#restore(site);
       this.#start(site);
     }
     await this.#pass(2_000);
+  }
+
+  #restore({ machine }: Site): void {
+    machine.restore(this.history.records().at(-1)!, this.#logId);
   }
 
   async #pass(ms: number): Promise<void> {
@@ -123,46 +145,44 @@ export class ClusterWorld {
     }
   }
 
-  #act(): void {
-    const { random } = this;
-    const sites = [...this.sites.values()];
-    const site = sites[random.below(sites.length)]!;
-    const dice = random.next();
-    if (dice < 0.45) for (const each of sites) this.#write(each);
-    else if (dice < 0.5) this.#kill(site);
-    else if (dice < 0.6) this.#start(site);
-    else if (dice < 0.67) this.#pause(site);
-    else if (dice < 0.75) this.#resume(site);
-    else if (dice < 0.81) site.reach = (["none", "requests", "none"] as const)[random.below(3)]!;
-    else if (dice < 0.87) for (const each of sites) each.reach = "both";
-    else if (dice < 0.88) site.machine.disk.isFull = !site.machine.disk.isFull;
-    else if (dice < 0.89) site.machine.aheadMs += random.below(20_000) - 10_000;
-    else if (dice < 0.95) site.machine.isWriting = site.machine.isOpen;
-    else site.machine.isWriting = false;
-  }
-
   async #heal(): Promise<void> {
     const { latencyMs } = this.bucket.faults;
+    this.#malice = 0;
     this.bucket.faults = { ...CALM, latencyMs: Math.min(latencyMs, 50) };
+    this.#disturbances.rejoin();
+    this.network.latencyMs = 5;
     const sites = [...this.sites.values()];
     for (const site of sites) {
       site.reach = "both";
       site.machine.disk.isFull = false;
       site.machine.isWriting = false;
-      this.#resume(site);
+      this.#disturbances.resume(site);
       this.#start(site);
     }
     this.note("healed");
-    const told = this.acknowledged.length;
+    if (this.#disturbances.lostDisks > 0) await this.#leadOrForce(sites);
+    const told = this.clients.count;
     await this.#until("a last commit is acknowledged", () => {
       const leader = sites.find(({ machine, node }) => node?.roles.state === "leading" && machine.isOpen);
-      if (leader !== undefined && this.acknowledged.length === told) this.#write(leader);
-      return leader !== undefined && this.acknowledged.length > told;
+      if (leader !== undefined && this.clients.count === told) this.#write(leader);
+      return leader !== undefined && this.clients.count > told;
     });
     await this.#until("everybody has everything", () => {
       const { position } = this.history.records().at(-1)!.fields;
       return sites.every(({ machine }) => machine.disk.position === position);
     });
+  }
+
+  /** Members of the last record may have lost their disks, and its writer: then an operator decides. */
+  async #leadOrForce(sites: readonly Site[]): Promise<void> {
+    for (let waitedMs = 0; waitedMs < HEALED_MS / 2; waitedMs += 1_000) {
+      if (sites.some(({ node }) => node?.roles.state === "leading")) return;
+      await this.#pass(1_000);
+    }
+    this.note("forced");
+    this.counts.forced++;
+    this.#isForced = true;
+    this.clients.forced();
   }
 
   /** Liveness: within a bound, once nothing goes wrong any more. */
@@ -185,54 +205,31 @@ export class ClusterWorld {
 
   #start(site: Site): void {
     if (site.node !== undefined) return;
-    const { variant } = this.#options;
     const { machine } = site;
     const name = `${machine.name}/${++site.lives}`;
     const clock = new LifeClock(this.clock, () => machine.aheadMs);
-    const client = this.bucket.client(name, clock);
-    const store = variant?.store?.(client, this) ?? client;
-    const parts: NodeParts = {
+    const node = new SimNode({
       name,
       machine,
       clock,
       random: this.random,
-      store,
+      store: this.bucket.client(name, clock),
+      network: this.network,
       onNamed: (position, pages) => this.#attempt(() => this.history.named(position, pages)),
       onLeft: (from, to, isQuarantined) => this.#attempt(() => this.#left(name, from, to, isQuarantined)),
-      onState: (state) => this.note(name, state),
+      onState: (state) => {
+        this.note(name, state);
+        if (state === "taking-over") this.#takesOver(node);
+      },
       onProblem: (error) => this.note(name, "problem", isSluiceError(error) ? error.code : String(error)),
+      isForced: () => this.#isForced,
       onRefused: (error) => void (this.failure ??= error),
-      peers: () => alone,
-    };
-    const node = new SimNode(variant?.parts?.(parts, this) ?? parts);
+    });
     machine.onOpened = () => this.#attempt(() => this.#opened(node));
     site.node = node;
+    this.gains.trouble(this.clock.now(), machine.name, NAMES);
     this.note(name, "starts");
     node.start();
-  }
-
-  /** SIGKILL; the guardian ends the application. */
-  #kill(site: Site): void {
-    const { node, machine } = site;
-    if (node === undefined) return;
-    this.note(node.name, "killed");
-    node.clock.kill();
-    machine.killApplication();
-    machine.closeGate();
-    site.node = undefined;
-  }
-
-  /** SIGSTOP of Sluice, not of its application. */
-  #pause({ node }: Site): void {
-    if (node === undefined || node.clock.isPaused) return;
-    this.note(node.name, "paused");
-    node.clock.pause();
-  }
-
-  #resume({ node }: Site): void {
-    if (node === undefined || !node.clock.isPaused) return;
-    this.note(node.name, "resumed");
-    node.clock.resume();
   }
 
   /** The application replaces one page, or adds one; the content is the number of the commit. */
@@ -249,21 +246,35 @@ export class ClusterWorld {
     }
     machine.commit(pages);
     if (node?.isAwake === true) node.database.captureNow();
-    if (this.random.chance(0.5)) this.#wait({ machine, node });
+    if (this.random.chance(0.7)) this.#wait({ machine, node });
   }
 
-  /** A client waits until what is committed now is in the log. */
+  /** A client waits until what is committed now is durable. */
   #wait({ machine, node }: Pick<Site, "machine" | "node">): void {
     if (node?.isAwake !== true || !machine.isOpen) return;
     const position = node.database.captureNow();
     if (position === undefined || position === NOTHING) return;
+    const level = this.random.chance(0.4) ? "store" : "replica";
     const told = (): void => {
-      this.note(node.name, "acknowledges", position);
-      this.counts.acknowledged++;
-      this.acknowledged.push({ position, client: node.name });
-      this.#attempt(() => this.history.checkConfirmed(position, node.name));
+      this.note(node.name, "acknowledges", position, level);
+      const isEarly = !this.history.reaches(position);
+      this.#attempt(() => this.clients.told({ position, level, client: node.name }));
+      if (isEarly && this.random.chance(this.#malice)) this.#disturbances.strike(this.sites.get(machine.name)!);
     };
-    node.database.waitDurable(position, "store", node.clock.timeout(20_000)).then(told, () => undefined);
+    node.database.waitDurable(position, level, node.clock.timeout(20_000)).then(told, () => undefined);
+  }
+
+  #takesOver(node: SimNode): void {
+    const others = [...this.sites.values()].flatMap((site) => (site.node?.isAwake === true ? [site.node] : []));
+    const isSlow = this.network.latencyMs > SLOW_MS || node.machine.disk.isFull;
+    const last = this.history.records().at(-1);
+    if (isSlow || last === undefined) return;
+    this.gains.begins(
+      this.clock.now(),
+      node,
+      others.filter((other) => other !== node),
+      last,
+    );
   }
 
   /** Invariant 5: a takeover of its own, in the log, under a lease that is held by the own clock. */
@@ -290,7 +301,13 @@ export class ClusterWorld {
 
   #check(): void {
     if (this.failure !== undefined) throw this.failure;
-    this.history.records();
+    const records = this.history.records();
+    for (const record of records.slice(this.#checked)) {
+      if (record.fields.epoch !== record.txid) continue;
+      this.clients.check();
+      this.gains.ends(this.clock.now(), record);
+    }
+    this.#checked = records.length;
     let leaders = 0;
     for (const { machine, node } of this.sites.values()) {
       if (node?.isAwake !== true) continue;
@@ -311,7 +328,7 @@ export class ClusterWorld {
 
   #checkEnd(): void {
     const records = this.history.records();
-    for (const { position, client } of this.acknowledged) this.history.checkConfirmed(position, client);
+    this.clients.checkEnd();
     this.history.checkRestorable();
     this.history.checkFences();
     const last = records.at(-1)!;

@@ -1,7 +1,7 @@
 import { LogLayout } from "../../../src/log/layout.ts";
 import { logFile, type LogFile } from "../../../src/log/listing.ts";
 import { Reachable, withoutStrays } from "../../../src/log/plan.ts";
-import { epochOf, formatPosition, type Position } from "../../../src/ltx/position.ts";
+import { epochOf, formatPosition, NOTHING, type Position } from "../../../src/ltx/position.ts";
 import { recordFields, type RecordFields } from "../../../src/ltx/record.ts";
 import { checksumOf } from "./database.ts";
 import { decode, type Pages } from "./ltx.ts";
@@ -12,6 +12,7 @@ const layout = new LogLayout("ltx-prefix");
 export interface TrueRecord {
   readonly txid: number;
   readonly fields: RecordFields;
+  readonly timestampMs: number;
   /** The whole database after it. */
   readonly pages: Pages;
   readonly client: string;
@@ -47,7 +48,8 @@ export class History {
       if (fields === undefined) throw new Error(`slot ${txid} is not Sluice's`);
       const before = this.#records.at(-1);
       const after: Pages = new Map([...(before?.pages ?? []), ...pages]);
-      this.#records.push({ txid, fields, pages: after, client: object.client });
+      const { timestampMs } = header;
+      this.#records.push({ txid, fields, timestampMs, pages: after, client: object.client });
       this.#checkRecord(this.#records.at(-1)!, before);
     }
   }
@@ -75,6 +77,19 @@ export class History {
     if (found === undefined) throw new Error(`${what} is not in the log`);
     if (epochOf(found.fields.position) === epochOf(position)) return;
     throw new Error(`${what} is not in the history of ${found.client}`);
+  }
+
+  /** Whether the log has got as far as this. */
+  reaches(position: Position): boolean {
+    return (this.records().at(-1)?.fields.position ?? NOTHING) >= position;
+  }
+
+  /** No takeover has left it out: it is in the history, or may still get there. */
+  checkKept(position: Position, client: string): void {
+    const ended = this.records().find(({ fields }) => fields.epoch > epochOf(position));
+    if (ended === undefined || ended.fields.position >= position) return;
+    const what = `${formatPosition(position)}, confirmed to ${client},`;
+    throw new Error(`${what} was left out by ${ended.client}'s takeover ${ended.txid}`);
   }
 
   /** Every slot is covered, and every state that the files make is the true one. */
