@@ -59,7 +59,7 @@ export class Compactor {
     const startedMs = context.clock.now();
     try {
       await rm(workDir, { recursive: true, force: true });
-      await mkdir(workDir, { recursive: true });
+      await mkdir(workDir, { recursive: true, mode: 0o700 });
       const inputs: string[] = [];
       for (const [index, source] of plan.sources.entries()) {
         inputs.push(await this.#bring(source, path.join(workDir, `${index}.ltx`), signal));

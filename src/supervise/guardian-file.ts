@@ -40,7 +40,10 @@ export async function writeGuardianFile(file: string, guardianPid: number): Prom
   const guardian = name(guardianPid);
   if (!sluice || !guardian) throw new Error(`process ${guardianPid} ended`);
   const content: GuardianFile = { scope: pidScope(), sluice, guardian };
-  await mkdir(path.dirname(file), { recursive: true });
+  const stateDir = path.dirname(file);
+  await mkdir(path.dirname(stateDir), { recursive: true });
+  // Often the first that is made of a state directory: it holds pages, and is this user's alone.
+  await mkdir(stateDir, { recursive: true, mode: 0o700 });
   await writeFile(`${file}.tmp`, `${JSON.stringify(content)}\n`);
   await rename(`${file}.tmp`, file);
 }

@@ -1,4 +1,4 @@
-import { openSync, readFileSync, closeSync, writeFileSync, mkdtempSync, rmSync } from "node:fs";
+import { openSync, readFileSync, closeSync, writeFileSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { expect, test } from "vitest";
@@ -157,6 +157,15 @@ test("the application does not start without a guardian that the next start can 
   expect(sluice.stdout).toBe("");
   expect(sluice.log.join()).toContain("SLU-6007");
   expect(sluice.notes).toEqual(["status 1"]);
+});
+
+test("the directory of the guardian's file is made for this user alone", async () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "sluice-guardian-"));
+  const state = path.join(dir, ".app.db-sluice");
+  await using sluice = new SluiceProcess(["--guardian-file", path.join(state, "guardian.json"), "--", "true"]);
+  expect(await sluice.ended()).toBe(0);
+  expect(statSync(state).mode & 0o777).toBe(0o700);
+  rmSync(dir, { recursive: true });
 });
 
 test("what is not in the store at the end is said; the status stays the command's", async () => {
