@@ -3,7 +3,7 @@ import { SluiceError } from "../errors/error.ts";
 import { fileError } from "./files.ts";
 import { readAt } from "./io.ts";
 
-/** The smallest page SQLite has: a shorter file holds no database yet. */
+/** The smallest page SQLite has: a shorter file that begins as a database does is one that is being written. */
 const SMALLEST_PAGE = 512;
 /** The first 16 bytes of a database that isn't encrypted (file format, section 1.3). */
 const MAGIC = Buffer.from("SQLite format 3\0", "latin1");
@@ -20,7 +20,7 @@ export function requireDatabase(path: string): void {
     const stat = statSync(path, { throwIfNoEntry: false });
     if (stat !== undefined && !stat.isFile()) throw new SluiceError("SLU-2004", `${path} is not a regular file`);
     size = stat?.size ?? 0;
-    if (size < SMALLEST_PAGE) throw new SluiceError("SLU-2005", `${path}: there is no database yet`);
+    if (size === 0) throw new SluiceError("SLU-2005", `${path}: there is no database yet`);
     const fd = openSync(path, "r");
     try {
       readAt(fd, head, head.length, 0);
@@ -30,7 +30,11 @@ export function requireDatabase(path: string): void {
   } catch (error) {
     throw fileError(error, path, "read");
   }
-  if (head.subarray(0, MAGIC.length).equals(MAGIC)) return;
+  const known = Math.min(size, MAGIC.length);
+  if (head.subarray(0, known).equals(MAGIC.subarray(0, known))) {
+    if (size < SMALLEST_PAGE) throw new SluiceError("SLU-2005", `${path}: there is no database yet`);
+    return;
+  }
   // Page size and reserved bytes of an encrypted database are encrypted, too; its size is still whole pages.
   if (size % SMALLEST_PAGE === 0 && looksRandom(head)) {
     throw new SluiceError("SLU-2017", `${path} looks like an encrypted database`);

@@ -17,6 +17,7 @@ async function codeOf(file: string): Promise<unknown> {
 
 test.each([
   ["text", Buffer.from("no database, but long enough to be one. ".repeat(100)), "SLU-2016"],
+  ["a line of text", Buffer.from("hello"), "SLU-2016"],
   ["an encrypted database", randomBytes(8192), "SLU-2017"],
   ["nothing", Buffer.alloc(0), "SLU-2005"],
   ["less than a page", Buffer.from("SQLite format 3\0"), "SLU-2005"],
