@@ -16,6 +16,8 @@ export interface DirectoryOptions {
   readonly onAppeared: (relativePath: string) => void;
   /** Told of every database that was there at the last look and is not any more. */
   readonly onGone: (relativePath: string) => void;
+  /** Told once of every file that matches but holds something else than a database, or can't be read: nothing protects it. */
+  readonly onUnusable: (relativePath: string) => void;
   readonly onError: (error: unknown) => void;
 }
 
@@ -37,6 +39,8 @@ export class DatabaseDirectory {
   readonly #options: DirectoryOptions;
   #folders = new Map<string, Folder>();
   #known = new Set<string>();
+  /** Candidates that `onUnusable` was told of. */
+  #unusable = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #scanning: Promise<void> = Promise.resolve();
   /** A look that has not begun. */
@@ -83,9 +87,12 @@ export class DatabaseDirectory {
 
   async #scan(): Promise<void> {
     const seen = new Map<string, Folder>();
-    await this.#enter("", seen);
+    const unusable = new Set<string>();
+    await this.#enter("", seen, unusable);
     if (this.#stopped) return;
     this.#folders = seen;
+    for (const file of unusable) if (!this.#unusable.has(file)) this.#options.onUnusable(file);
+    this.#unusable = unusable;
     const found = new Set([...seen.values()].flatMap((folder) => [...folder.files]));
     const before = this.#known;
     this.#known = found;
@@ -93,7 +100,7 @@ export class DatabaseDirectory {
     for (const file of found) if (!before.has(file)) this.#options.onAppeared(file);
   }
 
-  async #enter(relative: string, seen: Map<string, Folder>): Promise<void> {
+  async #enter(relative: string, seen: Map<string, Folder>, unusable: Set<string>): Promise<void> {
     const absolute = path.join(this.#options.dir, relative);
     const folder = await this.#read(relative, absolute).catch((error: NodeJS.ErrnoException) => {
       // A folder below that was removed meanwhile has nothing in it any more; the top one must exist.
@@ -103,11 +110,13 @@ export class DatabaseDirectory {
     if (!folder) return;
     seen.set(relative, folder);
     for (const candidate of folder.candidates) {
-      if (!(await beginsWithMagic(path.join(this.#options.dir, candidate)))) continue;
-      folder.candidates.delete(candidate);
-      folder.files.add(candidate);
+      const content = await contentOf(path.join(this.#options.dir, candidate));
+      if (content === "database") {
+        folder.candidates.delete(candidate);
+        folder.files.add(candidate);
+      } else if (content === "unusable") unusable.add(candidate);
     }
-    for (const below of folder.folders) await this.#enter(below, seen);
+    for (const below of folder.folders) await this.#enter(below, seen, unusable);
   }
 
   async #read(relative: string, absolute: string): Promise<Folder> {
@@ -129,20 +138,23 @@ export class DatabaseDirectory {
   }
 }
 
-async function beginsWithMagic(file: string): Promise<boolean> {
+/** "nothing" is what can still become a database: an empty file, or one whose first page SQLite has not written yet. */
+async function contentOf(file: string): Promise<"database" | "unusable" | "nothing"> {
   try {
     // A pipe of that name would make an `open` wait that nobody ends.
     const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      if (!(await handle.stat()).isFile()) return false;
+      if (!(await handle.stat()).isFile()) return "nothing";
       const head = Buffer.alloc(MAGIC.length);
       const { bytesRead } = await handle.read(head, 0, head.length, 0);
-      return bytesRead === MAGIC.length && head.equals(MAGIC);
+      if (bytesRead === MAGIC.length && head.equals(MAGIC)) return "database";
+      return bytesRead < MAGIC.length || head.every((byte) => byte === 0) ? "nothing" : "unusable";
     } finally {
       await handle.close();
     }
-  } catch {
-    // Gone, or not ours to read: it stays a candidate, and the next look tries again.
-    return false;
+  } catch (error) {
+    // Gone: it stays a candidate, and the next look tries again.
+    const { code } = error as NodeJS.ErrnoException;
+    return code === "EACCES" || code === "EPERM" ? "unusable" : "nothing";
   }
 }

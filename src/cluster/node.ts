@@ -7,6 +7,8 @@ import { bootMs } from "../lease/boot-clock.ts";
 import { LeaseKeeper } from "../lease/keeper.ts";
 import { WorkSlots } from "../log/work-slots.ts";
 import type { Position } from "../ltx/position.ts";
+import { requireDatabase } from "../database/inspect.ts";
+import { logFailure } from "../observe/failure.ts";
 import type { ObjectStore } from "../store/store.ts";
 import { Cluster } from "./cluster.ts";
 import { DatabaseDirectory } from "./directory.ts";
@@ -368,6 +370,13 @@ export class Node extends EventEmitter<Events> {
         if (this.role === "replica") return;
         started.delete(relative);
         void this.#forget(path.join(db.dir, relative));
+      },
+      onUnusable: (relative) => {
+        try {
+          requireDatabase(path.join(db.dir, relative));
+        } catch (error) {
+          logFailure(log.child({ db: path.join(db.dir, relative) }), error);
+        }
       },
       onError: (error) => log.warn({ err: error, dir: db.dir }, "the directory can't be searched"),
     });

@@ -99,6 +99,7 @@ describe("what lies in a directory under a database's name", () => {
       pollMs: 20,
       onAppeared: (file) => appeared.push(file),
       onGone: () => undefined,
+      onUnusable: () => undefined,
       onError,
     });
   });

@@ -8,11 +8,12 @@ let dir: string;
 let directory: DatabaseDirectory | undefined;
 const appeared: string[] = [];
 const gone: string[] = [];
+const unusable: string[] = [];
 const magic = "SQLite format 3\0";
 
 beforeEach(() => {
   dir = mkdtempSync(path.join(os.tmpdir(), "sluice-directory-"));
-  appeared.length = gone.length = 0;
+  appeared.length = gone.length = unusable.length = 0;
 });
 
 afterEach(async () => {
@@ -28,6 +29,7 @@ async function start(recursive: boolean): Promise<void> {
     pollMs: 20,
     onAppeared: (file) => appeared.push(file),
     onGone: (file) => gone.push(file),
+    onUnusable: (file) => unusable.push(file),
     onError: (error) => {
       throw error;
     },
@@ -43,6 +45,21 @@ test("finds databases at the start, and nothing else", async () => {
   writeFileSync(path.join(dir, "b.sqlite"), magic);
   await start(false);
   expect(appeared).toEqual(["a.db"]);
+});
+
+test("tells once of a file that matches and holds no database, and follows it when it becomes one", async () => {
+  writeFileSync(path.join(dir, "encrypted.db"), Buffer.alloc(4096, 0xc5));
+  writeFileSync(path.join(dir, "empty.db"), "");
+  // A transaction that spilled: SQLite writes the first page last.
+  writeFileSync(path.join(dir, "spilled.db"), Buffer.alloc(4096));
+  await start(false);
+  await directory?.look();
+  expect([appeared, unusable]).toEqual([[], ["encrypted.db"]]);
+  writeFileSync(path.join(dir, "encrypted.db"), magic);
+  await vi.waitFor(() => expect(appeared).toEqual(["encrypted.db"]), 5000);
+  writeFileSync(path.join(dir, "encrypted.db"), "encrypted once more");
+  await directory?.look();
+  expect(unusable).toEqual(["encrypted.db"]);
 });
 
 test("an empty file counts when its application has begun it", async () => {

@@ -48,7 +48,7 @@ export function command(): Command {
     .addOption(
       new Option("-f, --follow", "keep the file up to date until stopped").conflicts(["txid", "timestamp", "dryRun"]),
     )
-    .option("--follow-interval <duration>", "how often to look", parse.duration, 1000)
+    .option("--follow-interval <duration>", "how often to look (default: 1s)", parse.duration)
     .addOption(
       new Option("--integrity-check <kind>", "SQLite's own check of the restored file")
         .choices(["none", "quick", "full"])
