@@ -266,15 +266,13 @@ export class ClusterWorld {
 
   #takesOver(node: SimNode): void {
     const others = [...this.sites.values()].flatMap((site) => (site.node?.isAwake === true ? [site.node] : []));
+    const { name } = node.machine;
+    const isMet = ({ machine: other }: SimNode): boolean =>
+      other.name !== name && this.network.reach(name, other.name) && this.network.reach(other.name, name);
     const isSlow = this.network.latencyMs > SLOW_MS || node.machine.disk.isFull;
     const last = this.history.records().at(-1);
     if (isSlow || last === undefined) return;
-    this.gains.begins(
-      this.clock.now(),
-      node,
-      others.filter((other) => other !== node),
-      last,
-    );
+    this.gains.begins(this.clock.now(), node, others.filter(isMet), last);
   }
 
   /** Invariant 5: a takeover of its own, in the log, under a lease that is held by the own clock. */
