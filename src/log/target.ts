@@ -338,6 +338,10 @@ export function writeError(path: string, error: unknown): unknown {
   if (code === "ENOSPC" || code === "EDQUOT") {
     return new SluiceError("SLU-4506", `${path}: the disk is full (${code})`, { cause: error });
   }
+  if (code === "ENOENT") {
+    const hint = "Make that directory, or choose another path.";
+    return new SluiceError("SLU-4511", `${path}: there is no directory ${dirname(path)}`, { cause: error, hint });
+  }
   return new SluiceError("SLU-4511", `${path}: ${(error as Error).message}`, { cause: error });
 }
 

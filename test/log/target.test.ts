@@ -210,7 +210,9 @@ test("room on the disk is checked before anything is fetched", async () => {
 });
 
 test("a directory that can't be written is a defined error", async () => {
-  await expect(restoreTo(join(directory, "missing", "app.db"))).rejects.toSatisfy(coded("SLU-4511"));
+  const missing = join(directory, "missing");
+  await expect(restoreTo(join(missing, "app.db"))).rejects.toSatisfy(coded("SLU-4511"));
+  await expect(restoreTo(join(missing, "app.db"))).rejects.toThrow(`there is no directory ${missing}`);
 });
 
 test("a process that has the old file open for reading only is noticed, too", async () => {
