@@ -24,7 +24,7 @@ function row(
 /** One database, nobody writes; twice, so that the compile cache is filled. */
 export function idleOne(): Figure {
   return {
-    name: "idle",
+    name: "idle process",
     section: "one node",
     seconds: 3 * (SECONDS + 8),
     async run(scratch) {

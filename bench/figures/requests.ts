@@ -28,7 +28,8 @@ export function perMonth(
   for (const one of seen) perHour.set(kindOf(one), (perHour.get(kindOf(one)) ?? 0) + 3600 / countedSeconds);
   const price = (kind: string): number => (kind === "DELETE" ? 0 : kind === "GET" || kind === "HEAD" ? READ : WRITE);
   const hourly = [...perHour].reduce((sum, [kind, count]) => sum + count * price(kind), 0);
-  return { perHour, dollars: hourly * MONTH_HOURS };
+  // In the same order each time: rounds are put together by it.
+  return { perHour: new Map([...perHour].sort(([a], [b]) => a.localeCompare(b))), dollars: hourly * MONTH_HOURS };
 }
 
 /** One database that is written to all the time: the requests of capture, compactions and all. */
