@@ -37,7 +37,7 @@ test("while a replica waits for its disk nobody can write there, and then it goe
   await expect(cluster.sqlBeside("b", 0.1, "insert into t values(3)")).rejects.toThrow(/locked/);
 });
 
-test("a replica whose files must be opened anew lets nobody write meanwhile", async () => {
+test("a replica whose files must be opened anew lets nobody write meanwhile", { timeout: 180_000 }, async () => {
   const a = await cluster.connect("a");
   await a.start();
   const leading = a.databases[0]!;
@@ -59,7 +59,12 @@ test("a replica whose files must be opened anew lets nobody write meanwhile", as
     copyFileSync(wal, `${wal}.copy`);
     renameSync(`${wal}.copy`, wal);
     await cluster.sqlBeside("a", 10, `insert into t values(${i})`);
-    await expect.poll(() => database.replica !== replica && database.status.state === "following", patient).toBe(true);
+    await expect
+      .poll(() => [database.replica !== replica, database.status.state, database.status.error?.message, ...codes], {
+        ...patient,
+        timeout: 60_000,
+      })
+      .toSatisfy(([isNew, state]) => isNew === true && state === "following");
   }
   writer.stdin.end();
   const { written, refused } = JSON.parse(await said) as { written: number; refused: number };
